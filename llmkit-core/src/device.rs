@@ -1,0 +1,3 @@
+/// Which backend runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Device {}
