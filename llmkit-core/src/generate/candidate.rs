@@ -8,9 +8,10 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// Likelier first; of two alike, the higher id first, which is the one that transformers' top-p keeps.
+    /// Likelier first; of two alike, the lower id first. (Which of them transformers' top-p keeps is an accident of torch's unstable
+    /// sort.)
     pub(super) fn likelier(&self, other: &Self) -> Ordering {
-        other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal).then(other.id.cmp(&self.id))
+        other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal).then(self.id.cmp(&other.id))
     }
 
     /// The probability up to the factor that makes all sum to 1: `exp(logit - max)`, which cannot overflow.

@@ -231,10 +231,9 @@ fn to_fields(config: &GenerationConfig) -> Map<String, Value> {
             set("do_sample", json!(true));
             set("temperature", number(sampling.temperature));
             set("top_k", json!(sampling.top_k.unwrap_or(0)));
-            set("top_p", sampling.top_p.map_or(json!(1.0), number));
-            if let Some(min_p) = sampling.min_p {
-                set("min_p", number(min_p));
-            }
+            // Null where unset, lest one that a greedy file carried along takes effect.
+            set("top_p", sampling.top_p.map_or(Value::Null, number));
+            set("min_p", sampling.min_p.map_or(Value::Null, number));
         }
     }
     if config.repetition_penalty != 1.0 {
@@ -304,6 +303,10 @@ mod tests {
         assert_eq!(serde_json::from_str::<GenerationConfig>(&text).unwrap(), config);
         let top_k = config.with_sampling(Sampling::default().with_top_k(50));
         assert_eq!(read(serde_json::to_value(&top_k).unwrap()).unwrap().decoding, top_k.decoding);
+        let greedy =
+            read(json!({"do_sample": false, "top_p": 0.5, "min_p": 0.5, "temperature": 0.5})).unwrap();
+        let sampled = greedy.with_sampling(Sampling::new(0.8));
+        assert_eq!(read(serde_json::to_value(&sampled).unwrap()).unwrap().decoding, sampled.decoding);
         let greedy = GenerationConfig::new();
         assert_eq!(read(serde_json::to_value(&greedy).unwrap()).unwrap(), greedy);
     }
@@ -318,10 +321,7 @@ mod tests {
             ("sequence_bias", json!([[[1], 2.0]])),
         ] {
             let error = read(json!({field: value})).unwrap_err().to_string();
-            assert!(
-                error.contains(field) && error.contains("not supported") | error.contains("nothing else"),
-                "{error}"
-            );
+            assert!(error.contains(field) && error.contains("supported"), "{error}");
         }
         assert!(read(json!({"typical_p": 0.9, "do_sample": true})).is_err());
         let neutral = json!({"num_beams": 1, "no_repeat_ngram_size": 0, "suppress_tokens": [], "typical_p": 0.9, "max_time": null});
