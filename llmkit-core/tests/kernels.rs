@@ -1,8 +1,10 @@
 //! The fused operations against compositions of burn's own, against finite differences, and against themselves.
 #![cfg(feature = "cpu")]
 
+use std::cell::Cell;
+
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use llmkit_core::kernels::{AttentionOptions, attention, cross_entropy, rms_norm, rope, swiglu};
 
 const EPS: f64 = 1e-3;
@@ -11,8 +13,20 @@ fn cpu() -> Device {
     Device::flex()
 }
 
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(1) };
+}
+
+/// Values of mean 0 and variance 1, different at each call and the same in each run of a test.
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &cpu())
+    let uniform = || {
+        SEED.set(SEED.get().wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407));
+        (SEED.get() >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let values: Vec<f32> = (0..shape.iter().product())
+        .map(|_| (uniform() + uniform() + uniform() + uniform()) * 3.0f32.sqrt())
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), &cpu())
 }
 
 fn tracked<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
@@ -30,6 +44,11 @@ fn bits<const D: usize>(x: &Tensor<D>) -> Vec<u32> {
 /// A constant on the device of `x`.
 fn beside<const D: usize, const E: usize>(constant: &Tensor<D>, x: &Tensor<E>) -> Tensor<D> {
     if x.device() == cpu() { constant.clone() } else { Tensor::from_inner(constant.clone()) }
+}
+
+/// A constant of the type of `x`, but on the plain device, wherever `x` is.
+fn like<const D: usize, const E: usize>(constant: &Tensor<D>, x: &Tensor<E>) -> Tensor<D> {
+    constant.clone().cast(x.dtype())
 }
 
 /// The absolute error may be `tolerance` times the largest expected value, or `tolerance` if all are below 1.
@@ -71,6 +90,16 @@ fn assert_same<const D: usize, const N: usize, const E: usize>(
         assert_close(found, expected, 5e-5);
     }
     assert_close(&fused(&inputs), &expected, 2e-5);
+    // Types other than f32 take the composed body.
+    for (dtype, tolerance) in [(DType::F64, 5e-5), (DType::F16, 3e-2)] {
+        let inputs = inputs.each_ref().map(|input| input.clone().cast(dtype));
+        let (found, found_grads) = run(&inputs, &weights, |inputs| fused(inputs).cast(DType::F32));
+        assert_close(&found, &expected, tolerance);
+        for (found, expected) in found_grads.iter().zip(&expected_grads) {
+            assert_eq!(found.dtype(), dtype);
+            assert_close(found, expected, tolerance);
+        }
+    }
     let again = run(&inputs, &weights, &fused);
     assert_eq!(bits(&found), bits(&again.0), "values differ from run to run");
     for (first, second) in found_grads.iter().zip(&again.1) {
@@ -168,7 +197,7 @@ fn rms_norm_is_the_composition() {
         );
         assert_same(
             [weight],
-            |[w]| rms_norm(x.clone(), w.clone(), EPS),
+            |[w]| rms_norm(like(&x, w), w.clone(), EPS),
             |[w]| plain_rms_norm(beside(&x, w), w.clone()),
         );
     }
@@ -243,12 +272,12 @@ fn attention_is_the_composition() {
                 let (k, v) = (random([2, s, kv_heads, dim]), random([2, s, kv_heads, dim]));
                 assert_same(
                     [q.clone()],
-                    |[q]| attention(q.clone(), k.clone(), v.clone(), options),
+                    |[q]| attention(q.clone(), like(&k, q), like(&v, q), options),
                     |[q]| plain_attention(q.clone(), beside(&k, q), beside(&v, q), options),
                 );
                 assert_same(
                     [k, v],
-                    |[k, v]| attention(q.clone(), k.clone(), v.clone(), options),
+                    |[k, v]| attention(like(&q, k), k.clone(), v.clone(), options),
                     |[k, v]| plain_attention(beside(&q, k), k.clone(), v.clone(), options),
                 );
             }
@@ -359,13 +388,13 @@ fn inputs_need_not_be_contiguous() {
     let options = AttentionOptions { scale: 0.3, causal: true };
     let k = random([2, 3, 50, 64]).swap_dims(1, 2).narrow(1, 7, 33);
     let v = random([2, 50, 64, 3]).swap_dims(2, 3).narrow(1, 2, 33);
-    let attend = |[q]: &[Tensor<4>; 1]| attention(q.clone(), k.clone(), v.clone(), options);
+    let attend = |[q]: &[Tensor<4>; 1]| attention(q.clone(), like(&k, q), like(&v, q), options);
     let plain = |[q]: &[Tensor<4>; 1]| plain_attention(q.clone(), beside(&k, q), beside(&v, q), options);
     assert_same([q.clone()], attend, plain);
     assert_same([q.clone().narrow(1, 4, 1)], attend, plain);
     assert_same(
         [k.clone(), v.clone()],
-        |[k, v]| attention(q.clone(), k.clone(), v.clone(), options),
+        |[k, v]| attention(like(&q, k), k.clone(), v.clone(), options),
         |[k, v]| plain_attention(beside(&q, k), k.clone(), v.clone(), options),
     );
 

@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn exp_at_the_edges() {
-        let mut values = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, 0.0, -0.0, -1e30, 1e30, 88.8, -104.1, -100.0];
+        let mut values =
+            [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, 0.0, -0.0, -1e30, 1e30, 88.8, -104.1, -100.0];
         exp_all(&mut values);
         assert_eq!(values[..2], [0.0, f32::INFINITY]);
         assert!(values[2].is_nan());

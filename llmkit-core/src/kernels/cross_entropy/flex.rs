@@ -29,7 +29,12 @@ impl CrossEntropyKernel for Flex {
         (vector(loss), vector(log_sum))
     }
 
-    fn backward(logits: FlexTensor, targets: FlexTensor, log_sum: FlexTensor, grad: FlexTensor) -> FlexTensor {
+    fn backward(
+        logits: FlexTensor,
+        targets: FlexTensor,
+        log_sum: FlexTensor,
+        grad: FlexTensor,
+    ) -> FlexTensor {
         let Some(indices) = indices(&targets).filter(|_| all_f32([&logits, &log_sum, &grad])) else {
             return primitive::backward::<Self>(logits, targets, log_sum, grad);
         };

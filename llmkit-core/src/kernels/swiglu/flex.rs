@@ -35,8 +35,7 @@ impl SwigluKernel for Flex {
         }
         let (mut gate, up, mut grad) = (contiguous(gate), contiguous(up), contiguous(grad));
         let task = rows_per_task(1);
-        let (gates, ups, grads) =
-            (gate.storage_mut::<f32>(), up.storage::<f32>(), grad.storage_mut::<f32>());
+        let (gates, ups, grads) = (gate.storage_mut::<f32>(), up.storage::<f32>(), grad.storage_mut::<f32>());
         if ups.len() < PARALLEL_THRESHOLD {
             backward_all(gates, ups, grads);
         } else {
