@@ -34,7 +34,7 @@ pub use model::{ChatRequest, ChatResponse, Embedder, FinishReason, LanguageModel
 
 #[cfg(feature = "models")]
 pub use {
-    adapter::{Adapter, NoAdapter},
+    adapter::{Adapter, NoAdapter, Site, Sublayer},
     chat::ChatTemplate,
     device::Device,
     tokenizer::Tokenizer,

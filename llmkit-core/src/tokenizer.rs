@@ -13,6 +13,8 @@ impl Tokenizer {
         Err(Error::Tokenizer { reason: path.as_ref().display().to_string() })
     }
 
+    /// x
+    pub fn from_folder(path: impl AsRef<Path>) -> Result<Self> { Self::from_file(path) }
     /// Builds the tokenizer that a GGUF file carries.
     pub fn from_gguf(_metadata: &Metadata) -> Result<Self> {
         Err(Error::Tokenizer { reason: String::new() })

@@ -6,6 +6,8 @@
 
 mod attention;
 mod compose;
+#[cfg(feature = "cpu")]
+mod cpu;
 mod cross_entropy;
 mod rms_norm;
 mod rope;

@@ -15,7 +15,7 @@ const SUPPORTED: [&str; 2] = ["LlamaForCausalLM", "MistralForCausalLM"];
 /// [`Error::UnsupportedArchitecture`], [`Error::Config`], or [`Error::Tensors`] naming every tensor that does not fit.
 pub fn load_causal_lm(checkpoint: &Checkpoint, device: &Device) -> Result<Arc<dyn CausalLm>> {
     let raw = checkpoint.config();
-    let path = checkpoint.config_path();
+    let path = checkpoint.path();
     let config = ConfigReader::new(path, raw);
     let architecture = raw["architectures"][0].as_str().unwrap_or("(none named)");
     match architecture {

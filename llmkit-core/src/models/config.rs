@@ -112,6 +112,11 @@ impl<'a> ConfigReader<'a> {
             None => RopeScaling::Default,
             Some(nested) => nested.rope_scaling()?,
         };
+        if let RopeScaling::Factors(factors) = &scaling
+            && factors.len() != head_dim / 2
+        {
+            return Err(self.wrong("short_factor", &format!("{} factors", head_dim / 2), &factors.len()));
+        }
         Ok(RopeConfig { head_dim, theta, scaling })
     }
 
@@ -135,7 +140,31 @@ impl<'a> ConfigReader<'a> {
                     original_max_position: self.size("original_max_position_embeddings")?,
                 })
             }
+            Some("longrope") => Ok(RopeScaling::Factors(self.factors()?)),
             _ => Err(self.wrong("rope_type", "one of [\"default\", \"linear\", \"llama3\"]", named)),
+        }
+    }
+
+    /// LongRoPE in the one form that needs no switching between short and long texts, as a GGUF file's factors are passed on.
+    fn factors(&self) -> Result<Vec<f32>> {
+        let list = |field| {
+            let values = self.optional(field).and_then(Value::as_array);
+            let values = values.map(|values| values.iter().map(|v| v.as_f64().map(|v| v as f32)));
+            values.and_then(|values| values.collect::<Option<Vec<f32>>>())
+        };
+        let (short, long) = (list("short_factor"), list("long_factor"));
+        match short {
+            Some(factors)
+                if Some(&factors) == long.as_ref()
+                    && factors.iter().all(|factor| *factor > 0.0 && factor.is_finite())
+                    && self.number_or("attention_factor", 0.0)? == 1.0 =>
+            {
+                Ok(factors)
+            }
+            _ => {
+                let expected = "positive factors, the same for short and long texts, with attention_factor 1";
+                Err(self.wrong("short_factor", expected, self.fields))
+            }
         }
     }
 

@@ -14,8 +14,8 @@ pub struct Pretrained {
     pub model: Arc<dyn CausalLm>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// Its chat template, if it has one.
-    pub chat_template: Option<ChatTemplate>,
+    /// Its chat template.
+    pub chat_template: ChatTemplate,
 }
 
 impl Pretrained {
@@ -25,8 +25,10 @@ impl Pretrained {
     /// Whatever is wrong with the files: see [`load_causal_lm`] and [`Tokenizer`].
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let checkpoint = Checkpoint::open(path.as_ref())?;
-        let tokenizer = Tokenizer::from_checkpoint(&checkpoint)?;
-        let chat_template = ChatTemplate::from_checkpoint(&checkpoint)?;
+        let (tokenizer, chat_template) = match checkpoint.gguf() {
+            Some(file) => (Tokenizer::from_gguf(file.metadata())?, ChatTemplate::from_gguf(file.metadata())?),
+            None => (Tokenizer::from_folder(checkpoint.path())?, ChatTemplate::from_folder(checkpoint.path())?),
+        };
         let model = load_causal_lm(&checkpoint, device)?;
         Ok(Self { model, tokenizer, chat_template })
     }

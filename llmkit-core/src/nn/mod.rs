@@ -14,10 +14,10 @@ mod rope;
 mod weights;
 
 pub use attention::{Attention, AttentionConfig};
-pub use embedding::Embedding;
+pub use embedding::{Embedding, lookup};
 pub use kv_cache::{KeyValue, KvCache, LayerCache};
 pub use layer::{Layer, LayerMut};
-pub use linear::Linear;
+pub use linear::{Linear, matmul_transposed};
 pub use mlp::Mlp;
 pub use rms_norm::RmsNorm;
 pub use rope::{Rope, RopeConfig, RopeScaling, RopeTable};

@@ -1,5 +1,7 @@
 //! Rotary position embeddings.
 
+#[cfg(feature = "cpu")]
+mod flex;
 mod primitive;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -55,9 +57,6 @@ trait RopeKernel: Backend {
         primitive::rotate::<Self>(x, cos, sin, direction)
     }
 }
-
-#[cfg(feature = "cpu")]
-impl RopeKernel for burn::backend::Flex {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 impl RopeKernel for burn::backend::Cube {}
