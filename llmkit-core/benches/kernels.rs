@@ -119,28 +119,29 @@ fn main() {
         for s in [64, 256, 2048] {
             let cache = || random([1, s, KV_HEADS, HEAD_DIM]);
             let (q, k, v) = (random([1, 1, HEADS, HEAD_DIM]), cache(), cache());
-            let composed = median(200, || drop(composed_attention(q.clone(), k.clone(), v.clone(), options)));
-            let fused = median(200, || drop(attention(q.clone(), k.clone(), v.clone(), options)));
+            let composed =
+                fastest(200, || drop(composed_attention(q.clone(), k.clone(), v.clone(), options)));
+            let fused = fastest(200, || drop(attention(q.clone(), k.clone(), v.clone(), options)));
             row(&format!("decode attention, {s} keys"), composed, fused, 1e6);
         }
         let x = random([1, 1, HIDDEN]);
-        let composed = median(200, || {
+        let composed = fastest(200, || {
             let scale = (x.clone().powf_scalar(2.0).mean_dim(2) + 1e-5).sqrt();
             drop(x.clone() / scale * weight.clone().unsqueeze::<3>());
         });
         row(
             "decode rms_norm",
             composed,
-            median(200, || drop(rms_norm(x.clone(), weight.clone(), 1e-5))),
+            fastest(200, || drop(rms_norm(x.clone(), weight.clone(), 1e-5))),
             1e6,
         );
         let (cos, sin) = (cos.clone().narrow(0, 9, 1), sin.clone().narrow(0, 9, 1));
         let q = random([1, 1, HEADS, HEAD_DIM]);
-        let composed = median(200, || drop(composed_rope(q.clone(), &cos, &sin)));
-        row("decode rope", composed, median(200, || drop(rope(q.clone(), cos.clone(), sin.clone()))), 1e6);
+        let composed = fastest(200, || drop(composed_rope(q.clone(), &cos, &sin)));
+        row("decode rope", composed, fastest(200, || drop(rope(q.clone(), cos.clone(), sin.clone()))), 1e6);
         let (gate, up) = (random([1, 1, INTERMEDIATE]), random([1, 1, INTERMEDIATE]));
-        let composed = median(200, || drop(silu(gate.clone()) * up.clone()));
-        row("decode swiglu", composed, median(200, || drop(swiglu(gate.clone(), up.clone()))), 1e6);
+        let composed = fastest(200, || drop(silu(gate.clone()) * up.clone()));
+        row("decode swiglu", composed, fastest(200, || drop(swiglu(gate.clone(), up.clone()))), 1e6);
     }
 }
 
@@ -193,9 +194,9 @@ fn compare<const D: usize, const E: usize, const N: usize>(
 ) {
     let leaves = inputs.map(|input| Tensor::from_inner(input).require_grad());
     let own = || leaves.each_ref().map(|leaf| leaf.clone().mul_scalar(1.0));
-    let copies = median(15, || own().into_iter().for_each(|copy| drop(copy.backward())));
+    let copies = fastest(15, || own().into_iter().for_each(|copy| drop(copy.backward())));
     let time = |operation: &dyn Fn([Tensor<D>; N]) -> Tensor<E>| {
-        median(15, || drop(operation(own()).backward())).saturating_sub(copies)
+        fastest(15, || drop(operation(own()).backward())).saturating_sub(copies)
     };
     let (composed, fused) = (time(&composed), time(&fused));
     row(name, composed, fused, 1e3);
@@ -206,15 +207,13 @@ fn row(name: &str, composed: Duration, fused: Duration, unit: f64) {
     println!("{name:<28}{composed:>12.2}{fused:>12.2}{:>8.2}", composed / fused);
 }
 
-fn median(runs: usize, mut operation: impl FnMut()) -> Duration {
+/// The shortest of several runs: the one that other programs disturbed least.
+fn fastest(runs: usize, mut operation: impl FnMut()) -> Duration {
     operation();
-    let mut times: Vec<Duration> = (0..runs)
-        .map(|_| {
-            let start = Instant::now();
-            operation();
-            start.elapsed()
-        })
-        .collect();
-    times.sort();
-    times[runs / 2]
+    let run = |_| {
+        let start = Instant::now();
+        operation();
+        start.elapsed()
+    };
+    (0..runs).map(run).min().unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! The fused operations against compositions of burn's own, against finite differences, and against themselves.
 #![cfg(feature = "cpu")]
+#![allow(clippy::unwrap_used)]
 
 use std::cell::Cell;
 

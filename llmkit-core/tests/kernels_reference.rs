@@ -1,5 +1,6 @@
 //! The fused operations against torch and transformers; `scripts/make_kernel_fixtures.py` made the values.
 #![cfg(feature = "cpu")]
+#![allow(clippy::unwrap_used)]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use llmkit_core::kernels::{
