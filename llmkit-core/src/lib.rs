@@ -1,6 +1,7 @@
 //! Language models on [burn](https://burn.dev): checkpoints, tokenizers, chat templates, generation, and the
 //! traits that llmkit's other crates speak.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chat;
 mod error;

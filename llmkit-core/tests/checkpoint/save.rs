@@ -5,7 +5,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use llmkit_core::Error;
 use llmkit_core::checkpoint::{
-    FloatType, Safetensors, TensorData, TensorSource, save_safetensors, save_sharded,
+    Checkpoint, FloatType, Safetensors, TensorData, TensorSource, save_safetensors, save_sharded,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -164,16 +164,21 @@ fn a_wrong_shape_is_the_callers_mistake() {
     let _ = TensorData::f32([2, 2], vec![0.0; 3]);
 }
 
-#[test]
-fn a_gguf_file_saved_as_safetensors_is_the_same_model() {
-    let source = llmkit_core::checkpoint::Checkpoint::open(fixture("llama/gguf/model.gguf")).unwrap();
-    let source = source.source();
+/// Writes a checkpoint again, as f32 safetensors.
+fn convert(source: &dyn TensorSource, folder: &Path, max_shard_bytes: usize) {
     let tensors = source.names().into_iter().map(|name| {
         let shape = source.info(&name).unwrap().shape;
         (name.clone(), TensorData::deferred(shape, FloatType::F32, move || source.read_f32(&name)))
     });
+    save_sharded(folder, tensors, None, max_shard_bytes).unwrap();
+}
+
+#[test]
+fn a_gguf_file_saved_as_safetensors_is_the_same_model() {
+    let checkpoint = Checkpoint::open(fixture("llama/gguf/model.gguf")).unwrap();
+    let source = checkpoint.source();
     let folder = tempfile::tempdir().unwrap();
-    save_sharded(folder.path(), tensors, None, 100_000).unwrap();
+    convert(source, folder.path(), 100_000);
     let saved = Safetensors::open(folder.path()).unwrap();
     assert_eq!(saved.names(), source.names());
     for name in saved.names() {
@@ -181,7 +186,21 @@ fn a_gguf_file_saved_as_safetensors_is_the_same_model() {
     }
 }
 
+/// `scripts/check_converted.py` compares what this writes with what Python reads from the same file.
+#[test]
+#[ignore = "needs LLMKIT_GGUF, a GGUF file, and LLMKIT_OUT, a folder to write to"]
+fn a_given_gguf_file_is_converted() {
+    let variable = |name| std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set"));
+    let checkpoint = Checkpoint::open(variable("LLMKIT_GGUF")).unwrap();
+    let folder = std::path::PathBuf::from(variable("LLMKIT_OUT"));
+    convert(checkpoint.source(), &folder, 100_000_000);
+    fs::write(folder.join("config.json"), serde_json::to_vec_pretty(checkpoint.config()).unwrap()).unwrap();
+}
+
 proptest! {
+    // Each case syncs files to the disk.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     #[test]
     fn whatever_is_saved_loads_as_it_was(
         tensors in prop::collection::btree_map("[a-z.\"\\\\é]{1,12}", prop::collection::vec(-1e30f32..1e30, 0..40), 0..8),
