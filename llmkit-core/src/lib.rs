@@ -36,5 +36,5 @@ pub use {
     adapter::{Adapter, NoAdapter},
     chat::ChatTemplate,
     device::Device,
-    tokenizer::Tokenizer,
+    tokenizer::{DecodeStream, Tokenizer},
 };
