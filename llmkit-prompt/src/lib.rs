@@ -1,1 +1,62 @@
-//! llmkit-prompt
+//! Prompts as checked values.
+//!
+//! A prompt is a template and the variables that it is meant to have. Both are stated where the prompt is built, and a
+//! disagreement between them (a variable that the template uses and nobody declared, one that was declared and is never used, one that is
+//! misspelt) is an error there, with its line, rather than a hole in what the model reads.
+//!
+//! ```
+//! use llmkit_prompt::{ChatPrompt, Role};
+//! use serde_json::json;
+//!
+//! # fn main() -> Result<(), llmkit_prompt::Error> {
+//! let prompt = ChatPrompt::new(
+//!     "answer",
+//!     [
+//!         (Role::System, "Answer in {{ language }}, from the passages only."),
+//!         (Role::User, "{% for passage in passages %}\n[{{ loop.index }}] {{ passage }}\n{% endfor %}\n\n{{ question }}"),
+//!     ],
+//!     ["language", "passages", "question"],
+//! )?;
+//!
+//! let messages = prompt.render(json!({
+//!     "language": "French",
+//!     "passages": ["A tureen is a deep dish.", "A bowl is round."],
+//!     "question": "What is a tureen?",
+//! }))?;
+//! assert_eq!(messages[0].content, "Answer in French, from the passages only.");
+//! assert_eq!(messages[1].content, "[1] A tureen is a deep dish.\n[2] A bowl is round.\n\nWhat is a tureen?");
+//!
+//! // A slip is found when the prompt is built, not when a model has read it.
+//! let error = ChatPrompt::new("answer", [(Role::User, "Translate:\n{{ txet }}")], ["text"]).unwrap_err();
+//! assert!(error.to_string().contains("answer[0]:2: `txet` is not declared; did you mean `text`?"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Map
+//!
+//! - [`PromptTemplate`]: one text with holes, in [minijinja](https://docs.rs/minijinja)'s dialect of Jinja.
+//! - [`ChatPrompt`]: a conversation of such texts, rendered to [`Message`]s that any
+//!   [`LanguageModel`](llmkit_core::LanguageModel) takes.
+//! - [`Error`] and [`VariableProblem`]: what can be wrong, and where.
+//!
+//! # Features
+//!
+//! None. The crate needs only `llmkit-core`'s traits: no burn, no model, no network.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod chat;
+mod error;
+mod mentions;
+mod template;
+mod variables;
+
+/// Compiles the README's program.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+pub use chat::ChatPrompt;
+pub use error::{Error, Result, VariableProblem};
+pub use llmkit_core::{Message, Role};
+pub use template::{FUEL, PromptTemplate};

@@ -1,1 +1,18 @@
 //! Fused tensor operations with hand-written backward passes.
+//!
+//! Each works on every backend and float type through a body composed of ordinary operations, and has a faster body for `f32` on
+//! the CPU. Their inputs may mix tensors of a plain device with tensors of its autodiff device: the plain ones are constants, and
+//! gradients are computed only for inputs that ask for them.
+
+mod attention;
+mod compose;
+mod cross_entropy;
+mod rms_norm;
+mod rope;
+mod swiglu;
+
+pub use attention::{AttentionOptions, attention};
+pub use cross_entropy::cross_entropy;
+pub use rms_norm::rms_norm;
+pub use rope::rope;
+pub use swiglu::swiglu;

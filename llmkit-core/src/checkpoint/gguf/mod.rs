@@ -1,5 +1,21 @@
 //! GGUF, the file format of llama.cpp.
+//!
+//! [`GgufFile`] reads versions 2 and 3, little-endian, and presents the tensors under their Hugging Face names, in torch's layout, with
+//! llama.cpp's permutation of query and key weights undone.
 
+mod block_quants;
+mod config;
+mod dequant;
+mod dtype;
+mod fields;
+mod file;
+mod k_quants;
+mod names;
+mod permute;
+mod reader;
+mod rope_factors;
 mod value;
 
+pub use fields::Fields;
+pub use file::GgufFile;
 pub use value::{Metadata, MetadataValue};

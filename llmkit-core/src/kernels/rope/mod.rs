@@ -1,0 +1,107 @@
+//! Rotary position embeddings.
+
+mod primitive;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+
+/// Rotates queries or keys by their position (Su et al. 2021, <https://arxiv.org/abs/2104.09864>), pairing dimension `i` with
+/// `i + head_dim / 2` as Hugging Face checkpoints do:
+/// `y[i] = x[i] cos[i] - x[i + d/2] sin[i]`, `y[i + d/2] = x[i + d/2] cos[i] + x[i] sin[i]`.
+///
+/// No gradient flows to `cos` and `sin`.
+///
+/// # Shapes
+/// - `x`: `[batch, seq, heads, head_dim]`
+/// - `cos`, `sin`: `[seq, head_dim / 2]`, the angles of each position of `x`
+/// - output: `[batch, seq, heads, head_dim]`
+///
+/// # Panics
+/// If `head_dim` is odd, or `cos` or `sin` is not `[seq, head_dim / 2]`.
+pub fn rope(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
+    let [_, seq, _, head_dim] = x.dims();
+    assert!(head_dim % 2 == 0, "rope: head_dim must be even, found x {:?}", x.dims());
+    let table = [seq, head_dim / 2];
+    assert_eq!(cos.dims(), table, "rope: cos must be [seq, head_dim / 2] for x {:?}", x.dims());
+    assert_eq!(sin.dims(), table, "rope: sin must be [seq, head_dim / 2] for x {:?}", x.dims());
+    let rotated = <Dispatch as Rope>::rope(x.into_dispatch(), cos.into_dispatch(), sin.into_dispatch());
+    Tensor::from_dispatch(rotated)
+}
+
+/// Which way to turn: the backward pass of a rotation is the rotation back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Back,
+}
+
+#[backend_extension(Flex: cfg(feature = "cpu"), Cube: cfg(any(feature = "wgpu", feature = "cuda")), Autodiff)]
+trait Rope: Backend {
+    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// What a backend computes; its default serves any.
+trait RopeKernel: Backend {
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        direction: Direction,
+    ) -> FloatTensor<Self> {
+        primitive::rotate::<Self>(x, cos, sin, direction)
+    }
+}
+
+#[cfg(feature = "cpu")]
+impl RopeKernel for burn::backend::Flex {}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl RopeKernel for burn::backend::Cube {}
+
+#[cfg(feature = "cpu")]
+impl Rope for burn::backend::Flex {
+    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::rotate(x, cos, sin, Direction::Forward)
+    }
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl Rope for burn::backend::Cube {
+    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::rotate(x, cos, sin, Direction::Forward)
+    }
+}
+
+impl<B: RopeKernel, C: CheckpointStrategy> Rope for Autodiff<B, C> {
+    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
+        match RopeBackward.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let output = B::rotate(x, cos.clone(), sin.clone(), Direction::Forward);
+                prep.finish((cos, sin), output)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::rotate(x, cos, sin, Direction::Forward)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RopeBackward;
+
+impl<B: RopeKernel> Backward<B, 1> for RopeBackward {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (cos, sin) = ops.state;
+        let [node] = ops.parents;
+        if let Some(node) = node {
+            grads.register::<B>(node.id, B::rotate(grad, cos, sin, Direction::Back));
+        }
+    }
+}

@@ -1,0 +1,136 @@
+use std::fmt;
+
+/// What can go wrong with a prompt. Each message says where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The template is not valid Jinja.
+    #[error("{template}:{line}: the template does not parse: {reason}")]
+    Syntax {
+        /// The template's name.
+        template: String,
+        /// The line of the fault, from 1.
+        line: usize,
+        /// What the parser expected.
+        reason: String,
+        /// The engine's own error.
+        #[source]
+        source: Box<minijinja::Error>,
+    },
+    /// The template refers to another template; a prompt stands alone.
+    #[error(
+        "{template}:{line}: `{statement}` needs other templates, but a prompt is one text: put its content here"
+    )]
+    NotAlone {
+        /// The template's name.
+        template: String,
+        /// The line of the statement, from 1.
+        line: usize,
+        /// The statement: `"include"`, `"import"`, `"from"` or `"extends"`.
+        statement: String,
+    },
+    /// The template and its declared variables disagree. All disagreements are listed.
+    #[error("the variables of `{prompt}` and their declaration disagree:{}", lines(problems))]
+    Variables {
+        /// The prompt's name.
+        prompt: String,
+        /// Every disagreement, in the order of the text, then of the declaration.
+        problems: Vec<VariableProblem>,
+    },
+    /// The values do not form a map from variable names to values.
+    #[error("`{prompt}` is rendered from a struct or a map with one entry a variable, found {found}")]
+    NotAMap {
+        /// The prompt's name.
+        prompt: String,
+        /// The kind of value that was given.
+        found: String,
+    },
+    /// Variables were given no value. All are listed.
+    #[error("`{prompt}` lacks values for {}; given: {}", quoted(missing), quoted(given))]
+    MissingValues {
+        /// The prompt's name.
+        prompt: String,
+        /// The variables without a value, in declared order.
+        missing: Vec<String>,
+        /// The names that were given.
+        given: Vec<String>,
+    },
+    /// Rendering failed: an attribute is not there, a filter refused its input, or the work ran over
+    /// [`FUEL`](crate::FUEL).
+    #[error("{template}:{line}: cannot render: {reason}")]
+    Render {
+        /// The template's name.
+        template: String,
+        /// The line being rendered, from 1; 0 where the engine knows none.
+        line: usize,
+        /// What happened.
+        reason: String,
+        /// The engine's own error.
+        #[source]
+        source: Box<minijinja::Error>,
+    },
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One disagreement between a template and its declared variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VariableProblem {
+    /// The template uses a variable that is not declared.
+    Undeclared {
+        /// The template's name.
+        template: String,
+        /// The line of the first use, from 1.
+        line: usize,
+        /// The variable as the template spells it.
+        name: String,
+        /// The declared variable that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// A declared variable is used nowhere.
+    Unused {
+        /// The variable.
+        name: String,
+    },
+    /// A variable is declared more than once.
+    Repeated {
+        /// The variable.
+        name: String,
+    },
+    /// A declared variable has the name of one of the engine's functions, which it would hide.
+    Reserved {
+        /// The variable.
+        name: String,
+    },
+}
+
+impl fmt::Display for VariableProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Undeclared { template, line, name, suggestion: Some(meant) } => {
+                write!(f, "{template}:{line}: `{name}` is not declared; did you mean `{meant}`?")
+            }
+            Self::Undeclared { template, line, name, suggestion: None } => {
+                write!(f, "{template}:{line}: `{name}` is not declared: declare it or remove it")
+            }
+            Self::Unused { name } => {
+                write!(f, "`{name}` is declared and never used: use it or do not declare it")
+            }
+            Self::Repeated { name } => write!(f, "`{name}` is declared more than once"),
+            Self::Reserved { name } => write!(f, "`{name}` is a function of the engine: choose another name"),
+        }
+    }
+}
+
+fn lines(problems: &[VariableProblem]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+fn quoted(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
