@@ -1,5 +1,80 @@
+use burn::tensor::{Int, Tensor};
+
+use crate::nn::{Embedding, KeyValue, Linear, RmsNorm};
+
 /// The places in a transformer where a fine-tuning method may act.
-pub trait Adapter: Send + Sync {}
+///
+/// The base model is immutable and shared; its layers ask the adapter instead of changing themselves. Every layer knows its
+/// path (`model.layers.0.self_attn.q_proj`), by which a method looks up its own state. A method overrides what it needs: each
+/// default is the base model as it is.
+///
+/// An adapter must be pure: block-by-block recomputation calls it twice with the same input and expects the same output, dropout
+/// included.
+pub trait Adapter: Send + Sync {
+    /// Token ids to vectors.
+    ///
+    /// # Shapes
+    /// `ids [batch, seq]` to `[batch, seq, hidden]`.
+    fn embed(&self, base: &Embedding, ids: Tensor<2, Int>) -> Tensor<3> {
+        base.forward(ids)
+    }
+
+    /// A linear layer.
+    ///
+    /// # Shapes
+    /// `[batch, seq, in]` to `[batch, seq, out]`.
+    fn linear(&self, base: &Linear, input: Tensor<3>) -> Tensor<3> {
+        base.forward(input)
+    }
+
+    /// A normalisation.
+    ///
+    /// # Shapes
+    /// `[batch, seq, hidden]`, both.
+    fn norm(&self, base: &RmsNorm, input: Tensor<3>) -> Tensor<3> {
+        base.forward(input)
+    }
+
+    /// The output of an attention or feed-forward sublayer, before it joins the residual stream; `input` is what the
+    /// sublayer (with its normalisation) read.
+    ///
+    /// # Shapes
+    /// `[batch, seq, hidden]`, all.
+    fn after_sublayer(&self, _site: Site, output: Tensor<3>, _input: &Tensor<3>) -> Tensor<3> {
+        output
+    }
+
+    /// Keys and values that precede the sequence in `layer`, as prefix tuning learns them.
+    fn prefix(&self, _layer: usize, _batch: usize) -> Option<KeyValue> {
+        None
+    }
+
+    /// The embedded sequence, before the first block; prompt tuning lengthens it in front.
+    ///
+    /// # Shapes
+    /// `[batch, seq, hidden]` to `[batch, prompt + seq, hidden]`.
+    fn prompt(&self, embeddings: Tensor<3>) -> Tensor<3> {
+        embeddings
+    }
+}
+
+/// Which sublayer of which block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Site {
+    /// The block's index, from 0.
+    pub layer: usize,
+    /// Which half of the block.
+    pub sublayer: Sublayer,
+}
+
+/// The halves of a transformer block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sublayer {
+    /// Self-attention.
+    Attention,
+    /// The feed-forward network.
+    Mlp,
+}
 
 /// The base model as it is.
 #[derive(Debug, Clone, Copy, Default)]

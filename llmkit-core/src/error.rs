@@ -107,6 +107,19 @@ pub enum Error {
         /// The value given.
         found: String,
     },
+    /// A model's logits are unusable.
+    #[error(
+        "logits of new token {step} (counted from 0): expected {expected}, found {found}; check the checkpoint, its number type \
+         and the settings"
+    )]
+    Logits {
+        /// Which new token, counted from 0.
+        step: usize,
+        /// What was needed.
+        expected: &'static str,
+        /// What was there.
+        found: String,
+    },
     /// A language model (local or remote) failed to answer.
     #[error("language model `{model}`: {reason}")]
     Model {

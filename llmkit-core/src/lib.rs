@@ -1,6 +1,7 @@
 //! Language models on [burn](https://burn.dev): checkpoints, tokenizers, chat templates, generation, and the
 //! traits that llmkit's other crates speak.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chat;
 mod error;
@@ -33,7 +34,7 @@ pub use model::{ChatRequest, ChatResponse, Embedder, FinishReason, LanguageModel
 
 #[cfg(feature = "models")]
 pub use {
-    adapter::{Adapter, NoAdapter},
+    adapter::{Adapter, NoAdapter, Site, Sublayer},
     chat::ChatTemplate,
     device::Device,
     tokenizer::{DecodeStream, Tokenizer},

@@ -1,1 +1,77 @@
 //! Turning logits into text.
+//!
+//! Nothing here knows a tensor: a model is a [`NextToken`], a tokenizer a [`TextDecoder`], and [`generate`] runs the loop between
+//! them. So the same code serves every architecture and every backend, and is tested with models of known logits.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use llmkit_core::generate::{GenerationConfig, NextToken, TextDecoder, generate};
+//! use llmkit_core::{FinishReason, Result};
+//!
+//! /// A model of five tokens that always counts up.
+//! struct Counter(Vec<u32>);
+//!
+//! impl NextToken for Counter {
+//!     fn feed(&mut self, tokens: &[u32], logits: &mut Vec<f32>) -> Result<()> {
+//!         self.0.extend(tokens);
+//!         logits.clear();
+//!         logits.resize(5, 0.0);
+//!         logits[(tokens[tokens.len() - 1] as usize + 1) % 5] = 1.0;
+//!         Ok(())
+//!     }
+//!     fn position(&self) -> usize {
+//!         self.0.len()
+//!     }
+//!     fn max_positions(&self) -> usize {
+//!         100
+//!     }
+//! }
+//!
+//! /// Each token is written as its number.
+//! struct Numbers;
+//!
+//! impl TextDecoder for Numbers {
+//!     fn step(&mut self, id: u32) -> Result<Option<String>> {
+//!         Ok(Some(format!("{id} ")))
+//!     }
+//!     fn finish(&mut self) -> Result<Option<String>> {
+//!         Ok(None)
+//!     }
+//! }
+//!
+//! let config = GenerationConfig::new().with_eos_token_ids([4]);
+//! let answer = generate(&mut Counter(Vec::new()), &mut Numbers, &[0, 1], &config, &mut |event| {
+//!     print!("{}", event.text());
+//!     ControlFlow::Continue(())
+//! })?;
+//! assert_eq!(answer.ids, [2, 3, 4]);
+//! assert_eq!(answer.text, "2 3 ");
+//! assert_eq!(answer.finish_reason, FinishReason::Stop);
+//! # Ok::<(), llmkit_core::Error>(())
+//! ```
+//!
+//! What is where:
+//! - [`GenerationConfig`], [`Decoding`], [`Sampling`]: the settings, and the Hugging Face file of them;
+//! - [`Sampler`]: logits to a token, in transformers' order and with its semantics;
+//! - [`StopScanner`]: ending at a text that may span tokens;
+//! - [`generate`], [`Event`], [`Generated`]: the loop.
+
+mod candidate;
+mod config;
+mod config_file;
+mod decoding;
+mod next_token;
+mod repetition_penalty;
+mod sampler;
+mod stop;
+mod stream;
+mod text_decoder;
+mod warpers;
+
+pub use config::GenerationConfig;
+pub use decoding::{Decoding, Sampling};
+pub use next_token::NextToken;
+pub use sampler::Sampler;
+pub use stop::StopScanner;
+pub use stream::{Event, Generated, PREFILL_CHUNK, generate};
+pub use text_decoder::TextDecoder;

@@ -1,0 +1,250 @@
+use serde_json::{Map, Value};
+
+use super::{Decoding, Sampling};
+use crate::{ChatRequest, Error, Result};
+
+/// How text is generated.
+///
+/// Serialises as Hugging Face's `generation_config.json` (see [`from_file`](Self::from_file)), so a checkpoint's own file is read
+/// and transformers reads ours. The settings are checked where they are used, by [`validate`](Self::validate).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct GenerationConfig {
+    /// The longest answer, in tokens, at least 1. Default 256.
+    pub max_new_tokens: usize,
+    /// Tokens that are not an end token before the answer may end with one. Stop texts end it regardless. Default 0.
+    pub min_new_tokens: usize,
+    /// Greedy or sampled. Default greedy.
+    pub decoding: Decoding,
+    /// Makes tokens that stand in the prompt or the answer less likely: their logits are divided by it where positive, multiplied
+    /// where negative. Above 0; 1 changes nothing. Default 1.
+    pub repetition_penalty: f32,
+    /// Texts at which the answer ends; they are not part of it. Default none.
+    pub stop: Vec<String>,
+    /// Tokens that end the answer; they are not part of its text. Default none.
+    pub eos_token_ids: Vec<u32>,
+    /// Fixes the draws. Default 0: the same prompt gives the same answer until another seed is chosen.
+    pub seed: u64,
+    /// Fields of a `generation_config.json` that have no meaning here, kept to be written back.
+    pub extra: Map<String, Value>,
+}
+
+impl Default for GenerationConfig {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 256,
+            min_new_tokens: 0,
+            decoding: Decoding::Greedy,
+            repetition_penalty: 1.0,
+            stop: Vec::new(),
+            eos_token_ids: Vec::new(),
+            seed: 0,
+            extra: Map::new(),
+        }
+    }
+}
+
+impl GenerationConfig {
+    /// Greedy, at most 256 tokens, with no end token: those come from the model or from
+    /// [`with_eos_token_ids`](Self::with_eos_token_ids).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`max_new_tokens`](Self::max_new_tokens).
+    pub fn with_max_new_tokens(mut self, max_new_tokens: usize) -> Self {
+        self.max_new_tokens = max_new_tokens;
+        self
+    }
+
+    /// Sets [`min_new_tokens`](Self::min_new_tokens).
+    pub fn with_min_new_tokens(mut self, min_new_tokens: usize) -> Self {
+        self.min_new_tokens = min_new_tokens;
+        self
+    }
+
+    /// Always the likeliest token.
+    pub fn with_greedy(mut self) -> Self {
+        self.decoding = Decoding::Greedy;
+        self
+    }
+
+    /// Draws tokens as `sampling` says.
+    pub fn with_sampling(mut self, sampling: Sampling) -> Self {
+        self.decoding = Decoding::Sample(sampling);
+        self
+    }
+
+    /// Sets [`repetition_penalty`](Self::repetition_penalty).
+    pub fn with_repetition_penalty(mut self, repetition_penalty: f32) -> Self {
+        self.repetition_penalty = repetition_penalty;
+        self
+    }
+
+    /// Sets [`stop`](Self::stop).
+    pub fn with_stop<S: Into<String>>(mut self, stop: impl IntoIterator<Item = S>) -> Self {
+        self.stop = stop.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`eos_token_ids`](Self::eos_token_ids).
+    pub fn with_eos_token_ids(mut self, eos_token_ids: impl IntoIterator<Item = u32>) -> Self {
+        self.eos_token_ids = eos_token_ids.into_iter().collect();
+        self
+    }
+
+    /// Sets [`seed`](Self::seed).
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// These settings, with those that `request` sets in their place.
+    ///
+    /// A temperature of 0 is greedy, any other samples. `top_p` alone does not turn greedy decoding into sampling. The request's
+    /// stop texts come on top of ours, which belong to the model. An answer limit below
+    /// [`min_new_tokens`](Self::min_new_tokens) lowers that too.
+    pub fn for_request(&self, request: &ChatRequest) -> Self {
+        let mut config = self.clone();
+        if let Some(max_tokens) = request.max_tokens {
+            config.max_new_tokens = max_tokens;
+            config.min_new_tokens = config.min_new_tokens.min(max_tokens);
+        }
+        if let Some(temperature) = request.temperature {
+            config.decoding = match config.decoding {
+                _ if temperature == 0.0 => Decoding::Greedy,
+                Decoding::Greedy => Decoding::Sample(Sampling::new(temperature)),
+                Decoding::Sample(sampling) => Decoding::Sample(Sampling { temperature, ..sampling }),
+            };
+        }
+        if let (Some(top_p), Decoding::Sample(sampling)) = (request.top_p, &mut config.decoding) {
+            sampling.top_p = Some(top_p);
+        }
+        for stop in &request.stop {
+            if !config.stop.contains(stop) {
+                config.stop.push(stop.clone());
+            }
+        }
+        if let Some(seed) = request.seed {
+            config.seed = seed;
+        }
+        config
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// [`Error::Generation`] naming the first one out of range.
+    pub fn validate(&self) -> Result<()> {
+        if self.max_new_tokens == 0 {
+            return Err(Error::Generation {
+                setting: "max_new_tokens",
+                expected: "at least 1",
+                found: "0".into(),
+            });
+        }
+        if self.min_new_tokens > self.max_new_tokens {
+            return Err(Error::Generation {
+                setting: "min_new_tokens",
+                expected: "at most max_new_tokens",
+                found: format!("{} with max_new_tokens {}", self.min_new_tokens, self.max_new_tokens),
+            });
+        }
+        if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
+            return Err(Error::Generation {
+                setting: "repetition_penalty",
+                expected: "a finite number above 0 (1 changes nothing)",
+                found: self.repetition_penalty.to_string(),
+            });
+        }
+        if self.stop.iter().any(String::is_empty) {
+            return Err(Error::Generation {
+                setting: "stop",
+                expected: "texts of at least one character",
+                found: "an empty one".into(),
+            });
+        }
+        match &self.decoding {
+            Decoding::Greedy => Ok(()),
+            Decoding::Sample(sampling) => sampling.validate(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(config: GenerationConfig) -> &'static str {
+        match config.validate() {
+            Err(Error::Generation { setting, .. }) => setting,
+            other => panic!("expected a refusal, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let config = GenerationConfig::new;
+        let sampled = |sampling| refused(config().with_sampling(sampling));
+        assert_eq!(refused(config().with_max_new_tokens(0)), "max_new_tokens");
+        assert_eq!(refused(config().with_min_new_tokens(257)), "min_new_tokens");
+        for penalty in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert_eq!(refused(config().with_repetition_penalty(penalty)), "repetition_penalty");
+        }
+        assert_eq!(refused(config().with_stop(["end", ""])), "stop");
+        for temperature in [0.0, -0.5, f32::NAN, f32::INFINITY] {
+            assert_eq!(sampled(Sampling::new(temperature)), "temperature");
+        }
+        assert_eq!(sampled(Sampling::default().with_top_k(0)), "top_k");
+        for top_p in [0.0, 1.01, f32::NAN] {
+            assert_eq!(sampled(Sampling::default().with_top_p(top_p)), "top_p");
+        }
+        for min_p in [-0.1, 1.01, f32::NAN] {
+            assert_eq!(sampled(Sampling::default().with_min_p(min_p)), "min_p");
+        }
+    }
+
+    #[test]
+    fn borders_of_the_ranges_are_accepted() {
+        let sampling = Sampling::new(1e-3).with_top_k(1).with_top_p(1.0).with_min_p(0.0);
+        let config =
+            GenerationConfig::new().with_max_new_tokens(1).with_min_new_tokens(1).with_sampling(sampling);
+        config.validate().unwrap();
+        config.with_sampling(sampling.with_min_p(1.0)).validate().unwrap();
+    }
+
+    #[test]
+    fn a_request_overrides_what_it_sets_and_nothing_else() {
+        let model = GenerationConfig::new()
+            .with_sampling(Sampling::new(0.6).with_top_k(20))
+            .with_min_new_tokens(10)
+            .with_stop(["<end>"])
+            .with_eos_token_ids([7]);
+        assert_eq!(model.for_request(&ChatRequest::default()), model);
+
+        let request = ChatRequest {
+            max_tokens: Some(5),
+            temperature: Some(0.9),
+            top_p: Some(0.8),
+            stop: vec!["\n".into(), "<end>".into()],
+            seed: Some(3),
+            ..ChatRequest::default()
+        };
+        let expected = GenerationConfig::new()
+            .with_sampling(Sampling::new(0.9).with_top_k(20).with_top_p(0.8))
+            .with_max_new_tokens(5)
+            .with_min_new_tokens(5)
+            .with_stop(["<end>", "\n"])
+            .with_eos_token_ids([7])
+            .with_seed(3);
+        assert_eq!(model.for_request(&request), expected);
+
+        let greedy = ChatRequest { temperature: Some(0.0), ..ChatRequest::default() };
+        assert_eq!(model.for_request(&greedy).decoding, Decoding::Greedy);
+        let warm = ChatRequest { temperature: Some(0.5), ..ChatRequest::default() };
+        let sampled = GenerationConfig::new().for_request(&warm).decoding;
+        assert_eq!(sampled, Decoding::Sample(Sampling::new(0.5)));
+        let nucleus = ChatRequest { top_p: Some(0.5), ..ChatRequest::default() };
+        assert_eq!(GenerationConfig::new().for_request(&nucleus).decoding, Decoding::Greedy);
+    }
+}

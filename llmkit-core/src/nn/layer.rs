@@ -1,0 +1,45 @@
+use super::{Embedding, Linear, RmsNorm};
+
+/// One of a model's layers, as [`CausalLm::visit`](crate::models::CausalLm::visit) shows them.
+#[derive(Debug, Clone, Copy)]
+pub enum Layer<'a> {
+    /// A linear layer.
+    Linear(&'a Linear),
+    /// A normalisation.
+    Norm(&'a RmsNorm),
+    /// A table of vectors.
+    Embedding(&'a Embedding),
+}
+
+/// One of a model's layers, open for change in a copy of the model.
+#[derive(Debug)]
+pub enum LayerMut<'a> {
+    /// A linear layer.
+    Linear(&'a mut Linear),
+    /// A normalisation.
+    Norm(&'a mut RmsNorm),
+    /// A table of vectors.
+    Embedding(&'a mut Embedding),
+}
+
+impl Layer<'_> {
+    /// The layer's name in the checkpoint.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Linear(layer) => layer.path(),
+            Self::Norm(layer) => layer.path(),
+            Self::Embedding(layer) => layer.path(),
+        }
+    }
+
+    /// How many numbers the layer holds.
+    pub fn num_parameters(&self) -> usize {
+        match self {
+            Self::Linear(layer) => {
+                layer.d_input() * layer.d_output() + layer.bias.as_ref().map_or(0, |bias| bias.dims()[0])
+            }
+            Self::Norm(layer) => layer.weight.dims()[0],
+            Self::Embedding(layer) => layer.weight.dims().iter().product(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+use std::path::PathBuf;
+
+/// What can go wrong in `llmkit-peft`. Each message says what was expected, what was found, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model, a checkpoint or a tokenizer failed.
+    #[error(transparent)]
+    Core(#[from] llmkit_core::Error),
+    /// A field of an adapter's configuration is unusable.
+    #[error("{}: field `{field}`: expected {expected}, found {found}", origin.display())]
+    Config {
+        /// The configuration file, or `LoraConfig` for one made in the program.
+        origin: PathBuf,
+        /// The field.
+        field: String,
+        /// What would be accepted.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// No layer of the model matches.
+    #[error("`{field}` = {pattern} matches no layer of the model; its linear layers end in {}", available.join(", "))]
+    NoTarget {
+        /// The field of the configuration.
+        field: &'static str,
+        /// Its value.
+        pattern: String,
+        /// The last parts of the paths of the model's layers.
+        available: Vec<String>,
+    },
+    /// An adapter's file and its configuration (or the base model) disagree. All disagreements are listed.
+    #[error(
+        "{} does not fit this base model and its adapter_config.json: missing [{}], unknown [{}], of another shape [{}]; \
+         load it with the base model that it was trained on",
+        path.display(), missing.join(", "), unexpected.join(", "), mismatched.join(", ")
+    )]
+    Adapter {
+        /// The adapter's file.
+        path: PathBuf,
+        /// Keys that the adapter needs and the file lacks.
+        missing: Vec<String>,
+        /// Keys of the file that the adapter has no place for.
+        unexpected: Vec<String>,
+        /// Keys of the wrong shape, with both shapes.
+        mismatched: Vec<String>,
+    },
+    /// A data set's line can't be used.
+    #[error("{}:{line}: {reason}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
+    /// A data set has nothing to train on.
+    #[error("nothing to train on: {reason}")]
+    NoData {
+        /// Why.
+        reason: String,
+    },
+    /// A training setting is out of range.
+    #[error("training setting `{setting}`: expected {expected}, found {found}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What would be accepted.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// Trainable parameters that the loss does not reach.
+    #[error("these trainable parameters never get a gradient, so training would leave them as they are: {}", names.join(", "))]
+    NoGradient {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// The loss or a gradient became infinite or not a number.
+    #[error("step {step}: {what} is {value}; lower the learning rate or look at the data of this step")]
+    NotFinite {
+        /// The optimizer step, from 1.
+        step: usize,
+        /// `"loss"` or `"gradient norm"`.
+        what: &'static str,
+        /// The value.
+        value: f64,
+    },
+    /// A training checkpoint can't be resumed.
+    #[error("cannot resume from {}: {reason}", path.display())]
+    Resume {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
