@@ -2,6 +2,7 @@ use tokenizers::DecoderWrapper;
 
 use super::Tokenizer;
 use crate::Result;
+use crate::generate::TextDecoder;
 
 /// Decodes ids one at a time into pieces of complete characters.
 ///
@@ -55,19 +56,32 @@ impl DecodeStream {
         Ok(piece)
     }
 
-    /// Ends the stream: the text still held back, if any. An unfinished character is U+FFFD, as [`Tokenizer::decode`] has it.
+    /// Ends the text and is ready for another: what was still held back, if anything. An unfinished character is U+FFFD, as [`Tokenizer::decode`] has it.
     ///
     /// # Errors
     /// [`Error::Tokenizer`](crate::Error::Tokenizer) when the decoder refuses the tokens.
-    pub fn finish(mut self) -> Result<Option<String>> {
+    pub fn finish(&mut self) -> Result<Option<String>> {
         let text = self.tokenizer.decode(&self.window, self.skip_special_tokens)?;
-        Ok(self.take(&text))
+        let piece = self.take(&text);
+        self.window.clear();
+        (self.context, self.shown) = (0, 0);
+        Ok(piece)
     }
 
     fn take(&mut self, text: &str) -> Option<String> {
         let piece = text.get(self.shown..).filter(|piece| !piece.is_empty())?.to_owned();
         self.shown = text.len();
         Some(piece)
+    }
+}
+
+impl TextDecoder for DecodeStream {
+    fn step(&mut self, id: u32) -> Result<Option<String>> {
+        Self::step(self, id)
+    }
+
+    fn finish(&mut self) -> Result<Option<String>> {
+        Self::finish(self)
     }
 }
 
