@@ -51,12 +51,14 @@ struct Case {
 
 #[test]
 fn conversations_render_as_transformers_renders_them() {
-    let expected: Expected = serde_json::from_str(&fs::read_to_string(fixtures().join("expected.json")).unwrap()).unwrap();
+    let expected: Expected =
+        serde_json::from_str(&fs::read_to_string(fixtures().join("expected.json")).unwrap()).unwrap();
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(expected.now);
     let mut rendered = BTreeMap::<String, usize>::new();
     let mut wrong = Vec::new();
     for (index, case) in expected.cases.into_iter().enumerate() {
-        let source = fs::read_to_string(fixtures().join(format!("templates/{}.jinja", case.template))).unwrap();
+        let source =
+            fs::read_to_string(fixtures().join(format!("templates/{}.jinja", case.template))).unwrap();
         let options = RenderOptions {
             add_generation_prompt: case.add_generation_prompt,
             tools: case.tools,
@@ -66,13 +68,20 @@ fn conversations_render_as_transformers_renders_them() {
         let text = template(&source).render_with(&case.messages, &options);
         let right = match (&text, &case.expected, &case.raises) {
             (Ok(text), Some(expected), None) => text == expected,
-            (Err(Error::Template { reason }), None, Some(raises)) => reason.starts_with("line ") && reason.ends_with(raises),
+            (Err(Error::Template { reason }), None, Some(raises)) => {
+                reason.starts_with("line ") && reason.ends_with(raises)
+            }
             _ => false,
         };
         if !right {
+            let text = text.unwrap_or_else(|error| error.to_string());
+            let expected = case.expected.or(case.raises).unwrap_or_default();
+            let same = text.chars().zip(expected.chars()).take_while(|(a, b)| a == b).count();
+            let from_there = |text: &str| text.chars().skip(same).take(60).collect::<String>();
+            let (ours, theirs) = (from_there(&text), from_there(&expected));
             wrong.push(format!(
-                "case {index}, {}:\n  ours     {text:?}\n  expected {:?} {:?}",
-                case.template, case.expected, case.raises
+                "case {index}, {}, after {same} characters: {ours:?}, expected {theirs:?}",
+                case.template
             ));
         }
         *rendered.entry(case.template).or_default() += 1;
@@ -84,7 +93,8 @@ fn conversations_render_as_transformers_renders_them() {
 
 #[test]
 fn a_tool_call_reaches_the_template_as_function_with_name_and_arguments() {
-    let call = ToolCall { id: Some("1".to_owned()), name: "add".to_owned(), arguments: json!({"b": 1, "a": "é"}) };
+    let call =
+        ToolCall { id: Some("1".to_owned()), name: "add".to_owned(), arguments: json!({"b": 1, "a": "é"}) };
     let source = "{% for call in messages[0].tool_calls %}{{ call.id }} {{ call.type }} {{ call.function.name }} \
                   {{ call.function.arguments | tojson }}{% endfor %}|{{ messages[1].name }} {{ messages[1].tool_call_id }}";
     let messages = [Message::assistant("").with_tool_calls(vec![call.clone()]), Message::tool(&call, "3")];
@@ -120,7 +130,10 @@ fn a_separate_template_for_tools_is_used_with_tools() {
 fn a_gguf_template_knows_the_special_tokens() {
     let text = |text: &str| MetadataValue::String(text.to_owned());
     let mut metadata = Metadata::from([
-        ("tokenizer.chat_template".to_owned(), text("{{ bos_token }}|{{ eos_token }}|{{ pad_token is defined }}")),
+        (
+            "tokenizer.chat_template".to_owned(),
+            text("{{ bos_token }}|{{ eos_token }}|{{ pad_token is defined }}"),
+        ),
         ("tokenizer.ggml.tokens".to_owned(), MetadataValue::Array(vec![text("<s>"), text("</s>")])),
         ("tokenizer.ggml.bos_token_id".to_owned(), MetadataValue::U32(0)),
         ("tokenizer.ggml.eos_token_id".to_owned(), MetadataValue::U32(1)),
@@ -151,30 +164,51 @@ fn errors_name_the_line() {
 fn the_time_can_be_fixed() {
     let now = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000));
     let options = RenderOptions { now, ..RenderOptions::default() };
-    let text = template("{{ strftime_now('%Y-%m-%d %H:%M:%S, %d %B %Y') }}").render_with(&[], &options).unwrap();
+    let text =
+        template("{{ strftime_now('%Y-%m-%d %H:%M:%S, %d %B %Y') }}").render_with(&[], &options).unwrap();
     assert_eq!(text, "2025-06-15 15:06:40, 15 June 2025");
 }
 
+/// What must end in an error soon, without taking the machine's memory.
+fn assert_defused(source: &str) {
+    let start = Instant::now();
+    assert!(!failure(source).is_empty(), "{source}");
+    assert!(start.elapsed() < Duration::from_secs(60), "{source}: {:?}", start.elapsed());
+}
+
 #[test]
-fn hostile_templates_end_in_an_error() {
-    let bombs = [
+fn endless_templates_end_in_an_error() {
+    for source in [
         "{% for a in range(100000) %}{% for b in range(100000) %}{{ b }}{% endfor %}{% endfor %}",
         "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(100) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
         "{{ 'x' * 100000000000 }}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(100) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(100) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
         "{{ range(1000000000) | list | length }}",
         "{{ [1] | tojson(indent=1000000000) }}",
         "{% include 'default' %}",
-    ];
-    for source in bombs {
-        let start = Instant::now();
-        let text = failure(source);
-        assert!(start.elapsed() < Duration::from_secs(60), "{source}");
-        assert!(!text.is_empty(), "{source}");
+    ] {
+        assert_defused(source);
     }
+}
+
+#[test]
+fn a_list_of_exponential_size_is_not_written_out() {
+    let double = "{% set ns = namespace(x=['text']) %}{% for i in range(100) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+    for use_it in ["{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | string }}"] {
+        assert_defused(&format!("{double}{use_it}"));
+    }
+}
+
+#[test]
+fn a_deeply_nested_value_is_refused() {
+    let deep = "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}";
+    for use_it in ["{{ ns.x }}", "{{ ns.x | tojson }}"] {
+        assert_defused(&format!("{deep}{use_it}"));
+    }
+}
+
+#[test]
+fn a_template_that_would_exhaust_the_parser_is_refused() {
     let nested = format!("{}1{}", "(".repeat(50_000), ")".repeat(50_000));
     assert!(ChatTemplate::new(format!("{{{{ {nested} }}}}"), None, None).is_err());
     assert!(ChatTemplate::new("x".repeat(2 << 20), None, None).is_err());
