@@ -35,7 +35,7 @@ pub use model::{ChatRequest, ChatResponse, Embedder, FinishReason, LanguageModel
 #[cfg(feature = "models")]
 pub use {
     adapter::{Adapter, NoAdapter, Site, Sublayer},
-    chat::ChatTemplate,
+    chat::{ChatTemplate, RenderOptions},
     device::Device,
-    tokenizer::Tokenizer,
+    tokenizer::{DecodeStream, Tokenizer},
 };

@@ -28,7 +28,8 @@ fn expected(folder: &Path) -> safetensors::SafeTensors<'static> {
 
 fn ints(file: &safetensors::SafeTensors<'_>, name: &str) -> (Vec<i32>, [usize; 2]) {
     let view = file.tensor(name).unwrap();
-    let values = view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as i32).collect();
+    let values =
+        view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as i32).collect();
     (values, view.shape().try_into().unwrap())
 }
 
@@ -47,7 +48,8 @@ fn logits_equal(name: &str, model_file: &Path) {
     let model = load_causal_lm(&Checkpoint::open(model_file).unwrap(), &device()).unwrap();
     let expected = expected(&folder);
     let (values, shape) = ints(&expected, "input_ids");
-    let logits = model.forward(ids(&values, shape), &NoAdapter).into_data_as::<f32>().try_to_vec::<f32>().unwrap();
+    let logits =
+        model.forward(ids(&values, shape), &NoAdapter).into_data_as::<f32>().try_to_vec::<f32>().unwrap();
     let reference = floats(&expected, "logits");
     let spread = reference.iter().copied().fold(0.0, f32::max);
     assert!(spread > 0.5, "{name}: the fixture's logits are too flat to tell anything");

@@ -1,4 +1,5 @@
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 /// Who speaks in a [`Message`]. Serialised in lower case, as chat templates expect it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,8 +20,8 @@ pub enum Role {
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// What is said; empty where the turn is tool calls only.
-    #[serde(default)]
+    /// What is said; empty where the turn is tool calls only (`null` is read as empty).
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub content: String,
     /// The calls that an assistant turn makes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -34,15 +35,18 @@ pub struct Message {
 }
 
 /// A model's request that a tool be run.
+///
+/// Serialised as `{"id": .., "type": "function", "function": {"name": .., "arguments": ..}}`, which is what chat templates read. The flat
+/// `{"name": .., "arguments": ..}` that models write is read too, and so are arguments that are JSON inside a string.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "AnyToolCall", into = "WrappedToolCall")]
 pub struct ToolCall {
     /// Identifies the call; the tool's answer repeats it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// The tool's name.
     pub name: String,
     /// The arguments, as a JSON object.
-    pub arguments: serde_json::Value,
+    pub arguments: Value,
 }
 
 impl Message {
@@ -64,5 +68,105 @@ impl Message {
     /// An assistant turn.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new(Role::Assistant, content)
+    }
+
+    /// A tool's answer to `call`.
+    pub fn tool(call: &ToolCall, content: impl Into<String>) -> Self {
+        Self {
+            tool_call_id: call.id.clone(),
+            name: Some(call.name.clone()),
+            ..Self::new(Role::Tool, content)
+        }
+    }
+
+    /// The turn with these tool calls in place of its own.
+    pub fn with_tool_calls(mut self, tool_calls: Vec<ToolCall>) -> Self {
+        self.tool_calls = tool_calls;
+        self
+    }
+}
+
+fn null_as_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[derive(Serialize, Deserialize)]
+struct Function {
+    name: String,
+    #[serde(default)]
+    arguments: Value,
+}
+
+#[derive(Serialize)]
+struct WrappedToolCall {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    r#type: &'static str,
+    function: Function,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AnyToolCall {
+    Wrapped {
+        #[serde(default)]
+        id: Option<String>,
+        function: Function,
+    },
+    Flat {
+        #[serde(default)]
+        id: Option<String>,
+        #[serde(flatten)]
+        function: Function,
+    },
+}
+
+impl From<AnyToolCall> for ToolCall {
+    fn from(call: AnyToolCall) -> Self {
+        let (AnyToolCall::Wrapped { id, function } | AnyToolCall::Flat { id, function }) = call;
+        // OpenAI's API writes the arguments as a string; what does not parse stays one, for the tool to judge.
+        let arguments = match function.arguments {
+            Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+            arguments => arguments,
+        };
+        Self { id, name: function.name, arguments }
+    }
+}
+
+impl From<ToolCall> for WrappedToolCall {
+    fn from(call: ToolCall) -> Self {
+        let function = Function { name: call.name, arguments: call.arguments };
+        Self { id: call.id, r#type: "function", function }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json, to_value};
+
+    use super::*;
+
+    #[test]
+    fn tool_calls_are_read_in_every_shape_and_written_wrapped() {
+        let call = ToolCall { id: Some("7".to_owned()), name: "add".to_owned(), arguments: json!({"a": 1}) };
+        let wrapped =
+            json!({"id": "7", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}});
+        let as_string =
+            json!({"id": "7", "type": "function", "function": {"name": "add", "arguments": "{\"a\": 1}"}});
+        let flat = json!({"id": "7", "name": "add", "arguments": {"a": 1}});
+        for shape in [&wrapped, &as_string, &flat] {
+            assert_eq!(from_value::<ToolCall>(shape.clone()).unwrap(), call, "{shape}");
+        }
+        assert_eq!(to_value(&call).unwrap(), wrapped);
+    }
+
+    #[test]
+    fn a_turn_without_text_is_empty() {
+        let message: Message = from_value(json!({"role": "assistant", "content": null})).unwrap();
+        assert_eq!(message, Message::assistant(""));
+        let tool: Message =
+            from_value(json!({"role": "tool", "content": "3", "tool_call_id": "7", "name": "add"})).unwrap();
+        let call = ToolCall { id: Some("7".to_owned()), name: "add".to_owned(), arguments: json!({}) };
+        assert_eq!(tool, Message::tool(&call, "3"));
     }
 }

@@ -1,7 +1,13 @@
+#[cfg(feature = "models")]
+mod generation_tag;
 mod message;
+#[cfg(feature = "models")]
+mod python;
+#[cfg(feature = "models")]
+mod source;
 #[cfg(feature = "models")]
 mod template;
 
 pub use message::{Message, Role, ToolCall};
 #[cfg(feature = "models")]
-pub use template::ChatTemplate;
+pub use template::{ChatTemplate, RenderOptions};

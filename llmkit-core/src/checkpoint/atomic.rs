@@ -170,7 +170,8 @@ mod tests {
     #[test]
     #[ignore = "needs LLMKIT_SMALL_DISK, a folder on a file system with less than 8 MiB free"]
     fn a_full_disk_leaves_the_old_file_and_nothing_else() {
-        let folder = PathBuf::from(std::env::var_os("LLMKIT_SMALL_DISK").expect("LLMKIT_SMALL_DISK names a folder"));
+        let folder =
+            PathBuf::from(std::env::var_os("LLMKIT_SMALL_DISK").expect("LLMKIT_SMALL_DISK names a folder"));
         let path = folder.join("weights");
         fs::write(&path, "old").unwrap();
         let result = write_atomic(&path, |file| file.write_all(&vec![7; 8 << 20]));

@@ -71,7 +71,8 @@ impl Safetensors {
         let index = Index::read(index_path)?;
         let folder = index_path.parent().unwrap_or(Path::new(""));
         let files: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
-        let position: BTreeMap<&str, usize> = files.iter().enumerate().map(|(at, file)| (*file, at)).collect();
+        let position: BTreeMap<&str, usize> =
+            files.iter().enumerate().map(|(at, file)| (*file, at)).collect();
 
         let mut shards = Vec::with_capacity(files.len());
         for file in &files {
@@ -82,7 +83,8 @@ impl Safetensors {
             }
             let shard = Shard::open(&shard_path)?;
             // A tensor beside the index would be loaded by one library and ignored by another.
-            let stray = shard.tensors.keys().find(|name| index.weight_map.get(*name).is_none_or(|at| at != file));
+            let stray =
+                shard.tensors.keys().find(|name| index.weight_map.get(*name).is_none_or(|at| at != file));
             if let Some(name) = stray {
                 let expected = format!("only tensors that {INDEX_FILE} assigns to this shard");
                 return Err(malformed(&shard_path, expected, format!("`{name}`")));
@@ -128,7 +130,8 @@ impl TensorSource for Safetensors {
 }
 
 fn remedy_without_weights(folder: &Path) -> String {
-    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().any(|file| folder.join(file).is_file());
+    let pickled =
+        ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().any(|file| folder.join(file).is_file());
     if pickled {
         "the folder has only pytorch_model.bin, a pickle, which can run code and is never read; convert it in Python with \
          `AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)`"

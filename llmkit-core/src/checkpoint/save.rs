@@ -100,7 +100,11 @@ fn sorted<'a>(
     let mut total = 0usize;
     for (name, tensor) in tensors {
         if name == METADATA_KEY {
-            return Err(malformed(path, format!("tensor names other than `{METADATA_KEY}`"), "a tensor of that name"));
+            return Err(malformed(
+                path,
+                format!("tensor names other than `{METADATA_KEY}`"),
+                "a tensor of that name",
+            ));
         }
         let size = tensor.bytes().and_then(|bytes| Some((bytes, total.checked_add(bytes)?)));
         let Some((bytes, sum)) = size else {
@@ -177,5 +181,9 @@ fn with_format(metadata: Option<BTreeMap<String, String>>) -> BTreeMap<String, S
 /// whatever it names: nothing else is ours to remove.
 fn shards_of_former_save(folder: &Path) -> BTreeSet<String> {
     let Ok(index) = Index::read(&folder.join(INDEX_FILE)) else { return BTreeSet::new() };
-    index.weight_map.into_values().filter(|file| file != SINGLE_FILE && file.ends_with(".safetensors")).collect()
+    index
+        .weight_map
+        .into_values()
+        .filter(|file| file != SINGLE_FILE && file.ends_with(".safetensors"))
+        .collect()
 }

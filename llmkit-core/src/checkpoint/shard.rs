@@ -55,15 +55,20 @@ impl Shard {
             let found = format!("{} bytes after the length: truncated", rest.len());
             return Err(malformed(path, format!("a header of {length} bytes"), found));
         };
-        let _: UniqueKeys = serde_json::from_slice(header)
-            .map_err(|error| malformed(path, "a header that is a JSON object without repeated names", error.to_string()))?;
+        let _: UniqueKeys = serde_json::from_slice(header).map_err(|error| {
+            malformed(path, "a header that is a JSON object without repeated names", error.to_string())
+        })?;
         let header: ::safetensors::tensor::Metadata = serde_json::from_slice(header).map_err(|error| {
             let expected = "a header whose tensors lie side by side without gap or overlap, each as long as its shape and dtype say";
             malformed(path, expected, error.to_string())
         })?;
         if header.data_len() != data.len() {
             let expected = format!("{} bytes of tensors, as the header says", header.data_len());
-            let reason = if header.data_len() > data.len() { ": truncated" } else { ": something follows the last tensor" };
+            let reason = if header.data_len() > data.len() {
+                ": truncated"
+            } else {
+                ": something follows the last tensor"
+            };
             return Err(malformed(path, expected, format!("{} bytes{reason}", data.len())));
         }
 
@@ -76,7 +81,8 @@ impl Shard {
                 tensors.insert(name, Stored { dtype: info.dtype, shape: info.shape.clone(), range });
             }
         }
-        let metadata = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let metadata =
+            header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
         Ok(Self { path: path.to_path_buf(), bytes, tensors, metadata })
     }
 
@@ -89,7 +95,11 @@ impl Shard {
             Dtype::F32 => Ok(from_f32(bytes)),
             Dtype::F16 => Ok(from_f16(bytes)),
             Dtype::BF16 => Ok(from_bf16(bytes)),
-            other => Err(malformed(&self.path, format!("tensor `{name}` as F32, F16 or BF16"), format!("dtype {other}"))),
+            other => Err(malformed(
+                &self.path,
+                format!("tensor `{name}` as F32, F16 or BF16"),
+                format!("dtype {other}"),
+            )),
         }
     }
 }

@@ -135,7 +135,9 @@ impl<'a> TensorData<'a> {
                 match self.dtype {
                     FloatType::F32 => write_chunks(&values, out, f32::to_le_bytes),
                     FloatType::F16 => write_chunks(&values, out, |value| f16::from_f32(value).to_le_bytes()),
-                    FloatType::Bf16 => write_chunks(&values, out, |value| bf16::from_f32(value).to_le_bytes()),
+                    FloatType::Bf16 => {
+                        write_chunks(&values, out, |value| bf16::from_f32(value).to_le_bytes())
+                    }
                 }
             }
         }

@@ -30,6 +30,7 @@ pub fn load_causal_lm(checkpoint: &Checkpoint, device: &Device) -> Result<Arc<dy
         }
     }
     let config = LlamaConfig::read(config)?;
-    let model = Weights::load(checkpoint.source(), device, |weights| Llama::load(weights, &config, raw.clone()))?;
+    let model =
+        Weights::load(checkpoint.source(), device, |weights| Llama::load(weights, &config, raw.clone()))?;
     Ok(Arc::new(model))
 }

@@ -7,8 +7,8 @@ use super::{CausalLm, ConfigReader, Positions};
 use crate::Result;
 use crate::adapter::{Adapter, Site, Sublayer};
 use crate::nn::{
-    Attention, AttentionConfig, Embedding, Layer, LayerCache, LayerMut, Linear, Mlp, RmsNorm, Rope, RopeConfig,
-    Weights,
+    Attention, AttentionConfig, Embedding, Layer, LayerCache, LayerMut, Linear, Mlp, RmsNorm, Rope,
+    RopeConfig, Weights,
 };
 
 /// What a `config.json` of `LlamaForCausalLM` says.

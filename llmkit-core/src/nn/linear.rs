@@ -69,7 +69,10 @@ impl Linear {
 pub fn matmul_transposed(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
     let [batch, seq, d_input] = x.dims();
     let [d_output, expected] = weight.dims();
-    assert_eq!(d_input, expected, "linear layer of weight [{d_output}, {expected}] fed with [{batch}, {seq}, {d_input}]");
+    assert_eq!(
+        d_input, expected,
+        "linear layer of weight [{d_output}, {expected}] fed with [{batch}, {seq}, {d_input}]"
+    );
     // Folded to two dimensions: a broadcast batched product would read the weight once for each row of the batch.
     x.reshape([batch * seq, d_input]).matmul(weight.transpose()).reshape([batch, seq, d_output])
 }

@@ -52,23 +52,29 @@ impl Rope {
     /// # Panics
     /// If `head_dim` is odd, or [`RopeScaling::Factors`] are not `head_dim / 2` in number.
     pub fn new(config: &RopeConfig) -> Self {
-        assert!(config.head_dim % 2 == 0, "rotary positions need an even head_dim, found {}", config.head_dim);
+        assert!(
+            config.head_dim % 2 == 0,
+            "rotary positions need an even head_dim, found {}",
+            config.head_dim
+        );
         let half = config.head_dim / 2;
         let base = |i: usize| 1.0 / config.theta.powf((2 * i) as f64 / config.head_dim as f64);
         let inv_freq = (0..half).map(base);
         let inv_freq: Vec<f32> = match &config.scaling {
             RopeScaling::Default => inv_freq.map(|freq| freq as f32).collect(),
             RopeScaling::Linear { factor } => inv_freq.map(|freq| (freq / factor) as f32).collect(),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => inv_freq
-                .map(|freq| {
-                    let wavelength = std::f64::consts::TAU / freq;
-                    let turns = *original_max_position as f64 / wavelength;
-                    // 0 where the frequency is divided fully, 1 where it is kept.
-                    let keep = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                    let keep = keep.clamp(0.0, 1.0);
-                    ((1.0 - keep) * freq / factor + keep * freq) as f32
-                })
-                .collect(),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
+                inv_freq
+                    .map(|freq| {
+                        let wavelength = std::f64::consts::TAU / freq;
+                        let turns = *original_max_position as f64 / wavelength;
+                        // 0 where the frequency is divided fully, 1 where it is kept.
+                        let keep = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                        let keep = keep.clamp(0.0, 1.0);
+                        ((1.0 - keep) * freq / factor + keep * freq) as f32
+                    })
+                    .collect()
+            }
             RopeScaling::Factors(factors) => {
                 assert_eq!(factors.len(), half, "rope factors for head_dim {}", config.head_dim);
                 inv_freq.zip(factors).map(|(freq, factor)| (freq / f64::from(*factor)) as f32).collect()

@@ -32,14 +32,19 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// [`Error::Tensors`] listing everything that is missing, left over or of the wrong shape;
     /// [`Error::Checkpoint`] if a tensor can't be read.
-    pub fn load<M>(source: &dyn TensorSource, device: &Device, build: impl FnOnce(&Weights<'_>) -> M) -> Result<M> {
+    pub fn load<M>(
+        source: &dyn TensorSource,
+        device: &Device,
+        build: impl FnOnce(&Weights<'_>) -> M,
+    ) -> Result<M> {
         let log = RefCell::default();
         let model = build(&Weights { source, device, log: &log, path: String::new() });
         let log = log.into_inner();
         if let Some(error) = log.failed {
             return Err(error);
         }
-        let unexpected: Vec<_> = source.names().into_iter().filter(|name| !log.taken.contains(name)).collect();
+        let unexpected: Vec<_> =
+            source.names().into_iter().filter(|name| !log.taken.contains(name)).collect();
         if !log.missing.is_empty() || !log.mismatched.is_empty() || !unexpected.is_empty() {
             return Err(Error::Tensors {
                 path: source.path().to_path_buf(),
@@ -84,7 +89,9 @@ impl<'a> Weights<'a> {
             // Once something is wrong nothing more is read: the model will be thrown away.
             Some(_) if log.failed.is_some() || !log.missing.is_empty() || !log.mismatched.is_empty() => {}
             Some(_) => match self.source.read_f32(&name) {
-                Ok(values) => return Tensor::from_data(TensorData::new(values, Shape::from(shape)), self.device),
+                Ok(values) => {
+                    return Tensor::from_data(TensorData::new(values, Shape::from(shape)), self.device);
+                }
                 Err(error) => log.failed = Some(error),
             },
         }

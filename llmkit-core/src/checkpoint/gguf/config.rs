@@ -32,7 +32,9 @@ pub(super) fn derive(file: &GgufFile) -> Result<Value> {
     let head_dim = match fields.u32(&key("attention.key_length"))? {
         Some(head_dim) => head_dim,
         None if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        None => return Err(fields.refuse(&key("attention.head_count"), format!("a divisor of {hidden_size}"))),
+        None => {
+            return Err(fields.refuse(&key("attention.head_count"), format!("a divisor of {hidden_size}")));
+        }
     };
     for same in ["attention.value_length", "rope.dimension_count"] {
         if fields.u32(&key(same))?.is_some_and(|value| value != head_dim) {
@@ -91,7 +93,9 @@ fn class(architecture: &str) -> &'static str {
 
 fn refuse_unsupported(file: &GgufFile, key: &impl Fn(&str) -> String) -> Result<()> {
     let fields = file.fields();
-    if let Some(name) = UNSUPPORTED.iter().map(|name| key(name)).find(|name| file.metadata().contains_key(name)) {
+    if let Some(name) =
+        UNSUPPORTED.iter().map(|name| key(name)).find(|name| file.metadata().contains_key(name))
+    {
         return Err(fields.refuse(&name, "no such key, which changes what the model computes"));
     }
     if fields.u32(&key("expert_count"))?.is_some_and(|experts| experts > 0) {
@@ -129,7 +133,9 @@ fn scaling(
     let from_metadata = scaling_in_metadata(&file.fields(), file, key)?;
     let Some(factors) = file.rope_factors()? else { return Ok(from_metadata) };
     if !from_metadata.is_null() {
-        return Err(file.fields().refuse(&key("rope.scaling.type"), "no other scaling beside rope_freqs.weight"));
+        return Err(file
+            .fields()
+            .refuse(&key("rope.scaling.type"), "no other scaling beside rope_freqs.weight"));
     }
     let usable = factors.iter().all(|factor| factor.is_finite() && *factor > 0.0);
     if factors.len() * 2 != head_dim as usize || !usable {
@@ -146,8 +152,10 @@ fn scaling(
 fn scaling_in_metadata(fields: &Fields<'_>, file: &GgufFile, key: &impl Fn(&str) -> String) -> Result<Value> {
     const KNOWN: [&str; 4] = ["type", "factor", "original_context_length", "finetuned"];
     let prefix = key("rope.scaling.");
-    let unknown =
-        file.metadata().keys().find(|name| name.strip_prefix(&prefix).is_some_and(|name| !KNOWN.contains(&name)));
+    let unknown = file
+        .metadata()
+        .keys()
+        .find(|name| name.strip_prefix(&prefix).is_some_and(|name| !KNOWN.contains(&name)));
     if let Some(name) = unknown {
         return Err(fields.refuse(name, format!("of RoPE scaling only {}", KNOWN.join(", "))));
     }

@@ -91,7 +91,12 @@ impl<'a> Fields<'a> {
     /// An error about the key's value.
     pub(super) fn refuse(&self, key: &str, expected: impl Into<String>) -> Error {
         let found = self.metadata.get(key).map_or_else(|| "nothing".into(), MetadataValue::describe);
-        Error::Config { path: self.path.to_path_buf(), field: key.to_owned(), expected: expected.into(), found }
+        Error::Config {
+            path: self.path.to_path_buf(),
+            field: key.to_owned(),
+            expected: expected.into(),
+            found,
+        }
     }
 
     fn missing(&self, key: &str, expected: &str) -> Error {
@@ -117,7 +122,8 @@ mod tests {
 
     #[test]
     fn errors_name_file_key_expectation_and_value() {
-        let metadata = Metadata::from([("llama.block_count".to_owned(), MetadataValue::String("many".into()))]);
+        let metadata =
+            Metadata::from([("llama.block_count".to_owned(), MetadataValue::String("many".into()))]);
         let fields = Fields::new(Path::new("m.gguf"), &metadata);
         assert_eq!(
             fields.require_u32("llama.block_count").unwrap_err().to_string(),

@@ -146,7 +146,11 @@ impl GgufFile {
         let bytes = &self.bytes[stored.range.clone()];
         let values = dequantize(stored.dtype, bytes).ok_or_else(|| {
             let expected = format!("tensor `{name}` as {SUPPORTED}");
-            malformed(&self.path, expected, format!("type {}; use a file quantised to one of those", stored.dtype.name))
+            malformed(
+                &self.path,
+                expected,
+                format!("type {}; use a file quantised to one of those", stored.dtype.name),
+            )
         })?;
         Ok(match stored.interleaved {
             Some(heads) => undo_interleaving(&values, heads, row_len(&stored.shape)),

@@ -49,7 +49,9 @@ mod tests {
         assert_eq!(name("token_embd.weight"), "model.embed_tokens.weight");
         assert_eq!(name("blk.12.attn_q.bias"), "model.layers.12.self_attn.q_proj.bias");
         assert_eq!(name("blk.0.ffn_norm.weight"), "model.layers.0.post_attention_layernorm.weight");
-        for unknown in ["blk.01.attn_q.weight", "blk.0.ffn_gate_exps.weight", "blk.0.attn_q", "rope_freqs.weight"] {
+        for unknown in
+            ["blk.01.attn_q.weight", "blk.0.ffn_gate_exps.weight", "blk.0.attn_q", "rope_freqs.weight"]
+        {
             assert_eq!(hugging_face_name(unknown), None, "{unknown}");
         }
     }

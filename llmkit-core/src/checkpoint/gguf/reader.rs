@@ -45,7 +45,8 @@ pub(super) struct Entry {
 
 /// Reads the head of a GGUF file whose whole content is `bytes`; `path` is for error messages.
 pub(super) fn read_head(path: &Path, bytes: &[u8]) -> Result<Head> {
-    let mut cursor = Cursor { path, bytes: &bytes[..bytes.len().min(MAX_HEAD_BYTES)], at: 0, whole: bytes.len() };
+    let mut cursor =
+        Cursor { path, bytes: &bytes[..bytes.len().min(MAX_HEAD_BYTES)], at: 0, whole: bytes.len() };
     if cursor.array::<4>("the magic")? != *b"GGUF" {
         return Err(malformed(path, "the bytes `GGUF` at the start", "other bytes"));
     }
@@ -53,7 +54,11 @@ pub(super) fn read_head(path: &Path, bytes: &[u8]) -> Result<Head> {
     match version {
         2 | 3 => {}
         _ if matches!(version.swap_bytes(), 1..=3) => {
-            return Err(malformed(path, "a little-endian GGUF file", "a big-endian one; convert it for this machine"));
+            return Err(malformed(
+                path,
+                "a little-endian GGUF file",
+                "a big-endian one; convert it for this machine",
+            ));
         }
         _ => return Err(malformed(path, "GGUF version 2 or 3", format!("version {version}"))),
     }
@@ -107,7 +112,8 @@ fn place(path: &Path, infos: Vec<Info>, head: usize, alignment: usize, file: usi
     for Info { name, shape, dtype, offset } in infos {
         let row = shape.last().copied().unwrap_or(1);
         if !row.is_multiple_of(dtype.block_values) {
-            let expected = format!("`{name}` with rows of whole {} blocks ({} values)", dtype.name, dtype.block_values);
+            let expected =
+                format!("`{name}` with rows of whole {} blocks ({} values)", dtype.name, dtype.block_values);
             return Err(malformed(path, expected, format!("rows of {row}")));
         }
         if !offset.is_multiple_of(alignment as u64) {
@@ -185,7 +191,10 @@ impl<'a> Cursor<'a> {
         match usize::try_from(count) {
             Ok(count) if count <= room => Ok(count),
             _ => {
-                let expected = format!("for {what} at byte {} at most {room}, what the rest of the head can hold", self.at - 8);
+                let expected = format!(
+                    "for {what} at byte {} at most {room}, what the rest of the head can hold",
+                    self.at - 8
+                );
                 Err(malformed(self.path, expected, format!("{count}{}", self.limit())))
             }
         }
@@ -197,7 +206,9 @@ impl<'a> Cursor<'a> {
         let text = self.take(length, what)?;
         match std::str::from_utf8(text) {
             Ok(text) => Ok(text.to_owned()),
-            Err(error) => Err(malformed(self.path, format!("{what} at byte {start} in UTF-8"), error.to_string())),
+            Err(error) => {
+                Err(malformed(self.path, format!("{what} at byte {start} in UTF-8"), error.to_string()))
+            }
         }
     }
 
@@ -250,20 +261,32 @@ impl<'a> Cursor<'a> {
         let name = self.string("a tensor's name")?;
         let dims = self.u32("a tensor's number of dimensions")?;
         if dims > MAX_DIMS {
-            return Err(malformed(self.path, format!("`{name}` with at most {MAX_DIMS} dimensions"), dims.to_string()));
+            return Err(malformed(
+                self.path,
+                format!("`{name}` with at most {MAX_DIMS} dimensions"),
+                dims.to_string(),
+            ));
         }
         let mut shape = Vec::with_capacity(dims as usize);
         for _ in 0..dims {
             let dim = self.u64("a tensor's dimension")?;
             let Ok(dim) = usize::try_from(dim) else {
-                return Err(malformed(self.path, format!("`{name}` with dimensions that fit"), dim.to_string()));
+                return Err(malformed(
+                    self.path,
+                    format!("`{name}` with dimensions that fit"),
+                    dim.to_string(),
+                ));
             };
             shape.push(dim);
         }
         shape.reverse();
         let id = self.u32("a tensor's type")?;
         let Some(dtype) = GgmlType::from_id(id) else {
-            return Err(malformed(self.path, format!("`{name}` of a known type"), format!("type number {id}")));
+            return Err(malformed(
+                self.path,
+                format!("`{name}` of a known type"),
+                format!("type number {id}"),
+            ));
         };
         let offset = self.u64("a tensor's offset")?;
         Ok(Info { name, shape, dtype, offset })
