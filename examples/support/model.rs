@@ -22,7 +22,8 @@ const GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf> {
     match named {
         Some(path) if path.exists() || !is_repository(path) => Ok(path.to_path_buf()),
-        Some(name) => from_hub(&name.to_string_lossy()),
+        Some(name) => from_hub(&name.to_string_lossy())
+            .with_context(|| format!("{} is no file or folder here, so the hub was asked", name.display())),
         None => default(),
     }
 }
