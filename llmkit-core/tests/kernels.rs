@@ -1,11 +1,14 @@
 //! The fused operations against compositions of burn's own, against finite differences, and against themselves.
 #![cfg(feature = "cpu")]
+#![allow(clippy::unwrap_used)]
 
 use std::cell::Cell;
 
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use llmkit_core::kernels::{AttentionOptions, attention, cross_entropy, rms_norm, rope, swiglu};
+use llmkit_core::kernels::{
+    AttentionOptions, LoraFactors, attention, cross_entropy, lora_linear, rms_norm, rope, swiglu,
+};
 
 const EPS: f64 = 1e-3;
 
@@ -173,6 +176,12 @@ fn plain_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionO
 fn plain_cross_entropy(logits: Tensor<2>, targets: &Tensor<1, Int>) -> Tensor<1> {
     let targets = Tensor::<1, Int>::from_data(targets.to_data(), &logits.device());
     -log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim(1)
+}
+
+fn plain_lora_linear(x: Tensor<3>, weight: Tensor<2>, factors: LoraFactors) -> Tensor<3> {
+    let LoraFactors { a, b, scale } = factors;
+    let merged = weight + b.matmul(a) * scale;
+    x.matmul(merged.transpose().unsqueeze())
 }
 
 fn targets(rows: usize, vocab: usize) -> Tensor<1, Int> {
@@ -350,6 +359,60 @@ fn cross_entropy_gives_rows_of_weight_zero_no_gradient() {
 #[should_panic(expected = "target -100 of row 1 is not in 0..40")]
 fn cross_entropy_refuses_a_target_out_of_range() {
     cross_entropy(random([2, 40]), Tensor::from_data([3, -100], &cpu()));
+}
+
+#[test]
+fn lora_linear_is_the_merged_layer() {
+    for (batch, seq, input, output, rank) in [(1, 1, 8, 8, 1), (2, 3, 17, 5, 3), (3, 17, 64, 96, 8)] {
+        let scale = 1.7;
+        let weight = random([output, input]);
+        let (x, a, b) = (random([batch, seq, input]), random([rank, input]), random([output, rank]));
+        assert_same(
+            [x.clone()],
+            |[x]| {
+                let factors = LoraFactors { a: like(&a, x), b: like(&b, x), scale };
+                lora_linear(x.clone(), like(&weight, x), factors)
+            },
+            |[x]| {
+                let factors = LoraFactors { a: beside(&a, x), b: beside(&b, x), scale };
+                plain_lora_linear(x.clone(), beside(&weight, x), factors)
+            },
+        );
+        let transposed = weight.clone().transpose().add_scalar(0.0).transpose();
+        assert_same(
+            [a, b.transpose()],
+            |[a, b]| {
+                let factors = LoraFactors { a: a.clone(), b: b.clone().transpose(), scale };
+                lora_linear(like(&x, a), like(&transposed, a), factors)
+            },
+            |[a, b]| {
+                let factors = LoraFactors { a: a.clone(), b: b.clone().transpose(), scale };
+                plain_lora_linear(beside(&x, a), beside(&weight, a), factors)
+            },
+        );
+    }
+}
+
+#[test]
+fn lora_linear_gradients_are_difference_quotients() {
+    let (x, weight, a, b) = (random([1, 3, 4]), random([3, 4]), random([2, 4]), random([3, 2]));
+    let scale = 0.6;
+    assert_differences([x.clone()], |[x]| {
+        lora_linear(x.clone(), weight.clone(), LoraFactors { a: a.clone(), b: b.clone(), scale })
+    });
+    assert_differences([a.clone()], |[a]| {
+        lora_linear(x.clone(), weight.clone(), LoraFactors { a: a.clone(), b: b.clone(), scale })
+    });
+    assert_differences([b.clone()], |[b]| {
+        lora_linear(x.clone(), weight.clone(), LoraFactors { a: a.clone(), b: b.clone(), scale })
+    });
+}
+
+#[test]
+#[should_panic(expected = "must not be tracked")]
+fn lora_linear_refuses_a_weight_that_wants_a_gradient() {
+    let factors = LoraFactors { a: random([2, 4]), b: random([3, 2]), scale: 1.0 };
+    lora_linear(random([1, 3, 4]), tracked(&random([3, 4])), factors);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod error;
 mod lora;
 mod merge;
 mod module;
+mod parameters;
 mod summary;
 mod targets;
 pub mod train;

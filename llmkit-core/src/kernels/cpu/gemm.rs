@@ -30,7 +30,18 @@ pub(in crate::kernels) enum Destination {
     Accumulate,
 }
 
-/// `c = factor * a b`, or `c += factor * a b`, with `a` `[m, k]`, `b` `[k, n]` and `c` `[m, n]`, on the calling thread.
+/// Who computes a product.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::kernels) enum Threads {
+    /// The calling thread.
+    One,
+    /// Those of rayon's pool.
+    All,
+}
+
+/// `c = factor * a b`, or `c += factor * a b`, with `a` `[m, k]`, `b` `[k, n]` and `c` `[m, n]`; the rows of `c` are `c.1` apart.
+///
+/// The kernels fill their registers along the columns of `c`, so a thin product should have few rows, not few columns.
 ///
 /// # Safety
 /// The three matrices must lie within allocations, no element of `c` twice or in `a` or `b`, and nobody else may access `c` meanwhile.
@@ -41,7 +52,12 @@ pub(in crate::kernels) unsafe fn product(
     (a, b): (Matrix, Matrix),
     c: (*mut f32, usize),
     destination: Destination,
+    threads: Threads,
 ) {
+    let parallelism = match threads {
+        Threads::One => Parallelism::None,
+        Threads::All => Parallelism::Rayon(0),
+    };
     // SAFETY: passed on to the caller; strides of one allocation fit `isize`.
     unsafe {
         gemm::gemm(
@@ -63,7 +79,7 @@ pub(in crate::kernels) unsafe fn product(
             false,
             false,
             false,
-            Parallelism::None,
+            parallelism,
         );
     }
 }

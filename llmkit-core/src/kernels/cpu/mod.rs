@@ -10,7 +10,7 @@ mod simd;
 
 pub(super) use buffer::{all_f32, contiguous, uninit, written};
 pub(super) use exp::{exp, sigmoid};
-pub(super) use gemm::{Destination, Matrix, product};
+pub(super) use gemm::{Destination, Matrix, Threads, product};
 pub(super) use simd::{max, mul_add, sum, vectorised};
 
 /// Elements below which splitting among threads costs more than it gains.

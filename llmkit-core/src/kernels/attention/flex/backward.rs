@@ -6,7 +6,9 @@ use rayon::prelude::*;
 
 use super::super::{InputGrads, Inputs, Outputs, Wanted};
 use super::view::{Dims, SharedOutput, View, strided};
-use crate::kernels::cpu::{Destination, Matrix, contiguous, exp, product, sum, uninit, vectorised, written};
+use crate::kernels::cpu::{
+    Destination, Matrix, Threads, contiguous, exp, product, sum, uninit, vectorised, written,
+};
 
 thread_local! {
     /// A block's weights and their gradients; kept, so that each thread maps its pages once.
@@ -92,10 +94,24 @@ fn key_head(dims: Dims, operands: &Operands<'_>, targets: Targets, b: usize, kv:
                 unsafe {
                     let size = [rows, visible, head_dim];
                     let tile = (weights.as_mut_ptr(), visible);
-                    product(size, scale, (queries, keys.transposed()), tile, Destination::Overwrite);
+                    product(
+                        size,
+                        scale,
+                        (queries, keys.transposed()),
+                        tile,
+                        Destination::Overwrite,
+                        Threads::One,
+                    );
                     if needs_slopes {
                         let tile = (slopes.as_mut_ptr(), visible);
-                        product(size, 1.0, (grads, values.transposed()), tile, Destination::Overwrite);
+                        product(
+                            size,
+                            1.0,
+                            (grads, values.transposed()),
+                            tile,
+                            Destination::Overwrite,
+                            Threads::One,
+                        );
                     }
                 }
                 let tiles = weights.chunks_exact_mut(visible).zip(slopes.chunks_exact_mut(visible));
@@ -117,7 +133,14 @@ fn key_head(dims: Dims, operands: &Operands<'_>, targets: Targets, b: usize, kv:
                 // block that came first has written all of them.
                 unsafe {
                     if let Some(target) = targets.v {
-                        product(size, 1.0, (weights.transposed(), grads), target.row(b, 0, kv), destination);
+                        product(
+                            size,
+                            1.0,
+                            (weights.transposed(), grads),
+                            target.row(b, 0, kv),
+                            destination,
+                            Threads::One,
+                        );
                     }
                     if let Some(target) = targets.k {
                         product(
@@ -126,12 +149,13 @@ fn key_head(dims: Dims, operands: &Operands<'_>, targets: Targets, b: usize, kv:
                             (slopes.transposed(), queries),
                             target.row(b, 0, kv),
                             destination,
+                            Threads::One,
                         );
                     }
                     if let Some(target) = targets.q {
                         let target = target.row(b, first, head);
                         let size = [rows, head_dim, visible];
-                        product(size, scale, (slopes, keys), target, Destination::Overwrite);
+                        product(size, scale, (slopes, keys), target, Destination::Overwrite, Threads::One);
                     }
                 }
             });

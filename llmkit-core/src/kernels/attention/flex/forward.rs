@@ -5,7 +5,9 @@ use rayon::prelude::*;
 
 use super::super::Outputs;
 use super::view::{Dims, SharedOutput, View};
-use crate::kernels::cpu::{Destination, Matrix, exp, max, product, sum, uninit, vectorised, written};
+use crate::kernels::cpu::{
+    Destination, Matrix, Threads, exp, max, product, sum, uninit, vectorised, written,
+};
 
 thread_local! {
     /// The scores of a block; kept, so that each thread maps its pages once.
@@ -33,7 +35,14 @@ pub(super) fn forward(dims: Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Outp
                 let target = (scores.as_mut_ptr(), visible);
                 // SAFETY: the views hold `rows` queries from `first` on and `visible` keys; the scores are this thread's.
                 unsafe {
-                    product([rows, visible, head_dim], dims.scale, operands, target, Destination::Overwrite);
+                    product(
+                        [rows, visible, head_dim],
+                        dims.scale,
+                        operands,
+                        target,
+                        Destination::Overwrite,
+                        Threads::One,
+                    );
                 }
                 let mut scales = [0.0; 64];
                 for (row, (scores, log_sum)) in scores.chunks_exact_mut(visible).zip(log_sum).enumerate() {
@@ -47,7 +56,14 @@ pub(super) fn forward(dims: Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Outp
                 let target = shared.row(b, first, h);
                 // SAFETY: the rows `first..first + rows` of head `h` are in the buffer and this task's alone.
                 unsafe {
-                    product([rows, head_dim, visible], 1.0, operands, target, Destination::Overwrite);
+                    product(
+                        [rows, head_dim, visible],
+                        1.0,
+                        operands,
+                        target,
+                        Destination::Overwrite,
+                        Threads::One,
+                    );
                 }
                 for (row, &scale) in scales[..rows].iter().enumerate() {
                     // SAFETY: as above, and the product has written them.
