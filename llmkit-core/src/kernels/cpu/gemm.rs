@@ -41,7 +41,8 @@ pub(in crate::kernels) enum Threads {
 
 /// `c = factor * a b`, or `c += factor * a b`, with `a` `[m, k]`, `b` `[k, n]` and `c` `[m, n]`; the rows of `c` are `c.1` apart.
 ///
-/// The kernels fill their registers along the columns of `c`, so a thin product should have few rows, not few columns.
+/// The kernels fill their registers along the columns of `c`. Still a thin product of few columns is better taken as it is than
+/// transposed, where the large factor would be packed for it.
 ///
 /// # Safety
 /// The three matrices must lie within allocations, no element of `c` twice or in `a` or `b`, and nobody else may access `c` meanwhile.

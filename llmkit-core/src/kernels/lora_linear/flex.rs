@@ -22,13 +22,13 @@ impl LoraLinearKernel for Flex {
         // SAFETY: the matrices have the sizes of `dims`, which the shapes were checked for; the destinations are new, and `h` is
         // written before it is read.
         unsafe {
-            overwrite([rank, n, d_input], 1.0, (a, x.transposed()), (h, n));
+            overwrite([n, rank, d_input], 1.0, (x, a.transposed()), (h, rank));
             overwrite([n, d_output, d_input], 1.0, (x, weight.transposed()), (y, d_output));
-            add([n, d_output, rank], scale, (Matrix::new(h, n).transposed(), b.transposed()), (y, d_output));
+            add([n, d_output, rank], scale, (Matrix::new(h, rank), b.transposed()), (y, d_output));
         }
         // SAFETY: the products wrote every element.
         unsafe {
-            Outputs { output: written(output, [batch, seq, d_output]), inner: written(inner, [rank, n]) }
+            Outputs { output: written(output, [batch, seq, d_output]), inner: written(inner, [n, rank]) }
         }
     }
 
@@ -52,10 +52,15 @@ impl LoraLinearKernel for Flex {
 
         let grad_b = wanted.b.then(|| {
             let mut transposed = vec![0.0f32; rank * d_output];
-            let inner = Matrix::new(inner.storage::<f32>().as_ptr(), n);
+            let inner = Matrix::new(inner.storage::<f32>().as_ptr(), rank);
             // SAFETY: sizes as above, and a destination of its own.
             unsafe {
-                overwrite([rank, d_output, n], scale, (inner, grad), (transposed.as_mut_ptr(), d_output));
+                overwrite(
+                    [rank, d_output, n],
+                    scale,
+                    (inner.transposed(), grad),
+                    (transposed.as_mut_ptr(), d_output),
+                );
             }
             let mut values = Vec::with_capacity(rank * d_output);
             for column in 0..d_output {
@@ -67,23 +72,22 @@ impl LoraLinearKernel for Flex {
             return InputGrads { x: None, a: None, b: grad_b };
         }
 
-        // (grad B)^T
         let mut buffer = vec![0.0f32; rank * n];
         // SAFETY: sizes as above, and a destination of its own.
         unsafe {
-            overwrite(
-                [rank, n, d_output],
-                scale,
-                (b.transposed(), grad.transposed()),
-                (buffer.as_mut_ptr(), n),
-            );
+            overwrite([n, rank, d_output], scale, (grad, b), (buffer.as_mut_ptr(), rank));
         }
-        let e = Matrix::new(buffer.as_ptr(), n);
+        let e = Matrix::new(buffer.as_ptr(), rank);
         let grad_a = wanted.a.then(|| {
             let mut output = uninit(rank * d_input);
             // SAFETY: sizes as above; the product writes every element.
             unsafe {
-                overwrite([rank, d_input, n], 1.0, (e, x), (output.as_mut_ptr().cast(), d_input));
+                overwrite(
+                    [rank, d_input, n],
+                    1.0,
+                    (e.transposed(), x),
+                    (output.as_mut_ptr().cast(), d_input),
+                );
                 written(output, [rank, d_input])
             }
         });
@@ -93,7 +97,7 @@ impl LoraLinearKernel for Flex {
             // SAFETY: sizes as above; the first product writes every element before the second adds to them.
             unsafe {
                 overwrite([n, d_input, d_output], 1.0, (grad, weight), target);
-                add([n, d_input, rank], 1.0, (e.transposed(), a), target);
+                add([n, d_input, rank], 1.0, (e, a), target);
                 written(output, [batch, seq, d_input])
             }
         });

@@ -69,7 +69,7 @@ struct Inputs<B: Backend> {
     scale: f64,
 }
 
-/// What the forward pass yields: the output, and `x A^T` in the layout `[rank, batch * seq]`.
+/// What the forward pass yields: the output, and `x A^T` `[batch * seq, rank]`.
 #[derive(Debug, Clone)]
 struct Outputs<B: Backend> {
     output: FloatTensor<B>,

@@ -17,8 +17,8 @@ pub(super) fn forward<B: Backend>(inputs: Inputs<B>) -> Outputs<B> {
     let shape = inputs.x.shape();
     let d_output = inputs.weight.shape()[0];
     let x = rows::<B>(inputs.x);
-    let inner = B::float_matmul(inputs.a, transposed::<B>(x.clone()));
-    let scaled = B::float_mul_scalar(transposed::<B>(inner.clone()), inputs.scale.into());
+    let inner = B::float_matmul(x.clone(), transposed::<B>(inputs.a));
+    let scaled = B::float_mul_scalar(inner.clone(), inputs.scale.into());
     let update = B::float_matmul(scaled, transposed::<B>(inputs.b));
     let output = B::float_add(B::float_matmul(x, transposed::<B>(inputs.weight)), update);
     Outputs { output: B::float_reshape(output, Shape::from([shape[0], shape[1], d_output])), inner }
@@ -35,7 +35,7 @@ pub(super) fn backward<B: Backend>(
     let grad = rows::<B>(grad);
     let grad_b = wanted.b.then(|| {
         let inner = B::float_mul_scalar(inner, inputs.scale.into());
-        transposed::<B>(B::float_matmul(inner, grad.clone()))
+        B::float_matmul(transposed::<B>(grad.clone()), inner)
     });
     if !wanted.x && !wanted.a {
         return InputGrads { x: None, a: None, b: grad_b };
