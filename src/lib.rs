@@ -55,7 +55,8 @@ pub use llmkit_core::{
 
 #[cfg(feature = "models")]
 pub use llmkit_core::{
-    Adapter, ChatTemplate, Device, NoAdapter, Tokenizer, checkpoint, generate, kernels, models, nn,
+    Adapter, ChatTemplate, Device, NoAdapter, Site, Sublayer, Tokenizer, checkpoint, generate, kernels,
+    models, nn,
 };
 
 #[cfg(feature = "hub")]
