@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 #[test]
 fn the_same_layers_as_peft() {
     let table: Value = serde_json::from_slice(&std::fs::read(fixtures().join("peft/match.json")).unwrap()).unwrap();
-    // An untied model: in a tied one PEFT warns about the head.
-    let model = base("untied-llama3");
+    let model = base("gqa-tied");
     let cases = table["cases"].as_array().unwrap();
     assert!(cases.len() > 40);
     for case in cases {

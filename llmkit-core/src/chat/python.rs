@@ -26,23 +26,24 @@ pub(super) fn tojson(state: &State, value: &Value, arguments: Kwargs) -> Result<
         None => [", ".to_owned(), ": ".to_owned()],
     };
     arguments.assert_all_used()?;
-    let mut writer =
-        Writer { out: String::new(), style: Style::Json { ensure_ascii, sort_keys, indent, separators } };
+    let mut writer = Writer {
+        state,
+        out: String::new(),
+        style: Style::Json { ensure_ascii, sort_keys, indent, separators },
+    };
     writer.value(value, 0)?;
-    // What the filter returns costs fuel by its length, but it is already made; so charge for the walk itself as well.
-    state.consume_fuel(writer.out.len() as u64 / 64)?;
     Ok(Value::from(writer.out))
 }
 
 /// Python's `str()` of a value, as `{{ value }}` shows it.
-pub(super) fn str(value: &Value) -> Result<String, Error> {
+pub(super) fn str(state: &State, value: &Value) -> Result<String, Error> {
     if let Some(text) = value.as_str() {
         return Ok(text.to_owned());
     }
     if value.is_undefined() {
         return Ok(String::new());
     }
-    let mut writer = Writer { out: String::new(), style: Style::Repr };
+    let mut writer = Writer { state, out: String::new(), style: Style::Repr };
     writer.value(value, 0)?;
     Ok(writer.out)
 }
@@ -52,12 +53,13 @@ enum Style {
     Repr,
 }
 
-struct Writer {
+struct Writer<'a> {
+    state: &'a State<'a, 'a>,
     out: String,
     style: Style,
 }
 
-impl Writer {
+impl Writer<'_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > MAX_DEPTH {
             return Err(Error::new(
@@ -65,6 +67,9 @@ impl Writer {
                 "a value is nested too deeply to be written",
             ));
         }
+        // A list that holds the same list twice, and so on, is small in memory but not on paper: pay while writing.
+        let start = self.out.len();
+        self.state.consume_fuel(1)?;
         let json = matches!(self.style, Style::Json { .. });
         match value.kind() {
             ValueKind::None => self.out.push_str(if json { "null" } else { "None" }),
@@ -80,7 +85,10 @@ impl Writer {
                 let number = f64::try_from(value.clone())?;
                 self.out.push_str(&float(number, json));
             }
-            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::String => {
+                self.string(value.as_str().unwrap_or_default());
+                self.state.consume_fuel((self.out.len() - start) as u64 / 64)?;
+            }
             ValueKind::Seq | ValueKind::Iterable => {
                 let items = value.try_iter()?.collect::<Vec<_>>();
                 let (open, close) = if value.is_tuple() && !json { ('(', ')') } else { ('[', ']') };
@@ -180,7 +188,7 @@ impl Writer {
                 '\t' => self.out.push_str("\\t"),
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{c}' => self.out.push_str("\\f"),
-                c if c < ' ' || (ensure_ascii && c >= '\u{7f}' && c != '\u{7f}') => {
+                c if c < ' ' || (ensure_ascii && c >= '\u{7f}') => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
                         self.out.push_str(&format!("\\u{unit:04x}"));
                     }

@@ -173,15 +173,15 @@ fn environment() -> Result<Environment<'static>> {
     environment.set_fuel(Some(FUEL));
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_formatter(|out, _, value| match value.as_str() {
+    environment.set_formatter(|out, state, value| match value.as_str() {
         Some(text) => out.write_str(text).map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure)),
-        None => {
-            out.write_str(&python::str(value)?).map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure))
-        }
+        None => out
+            .write_str(&python::str(state, value)?)
+            .map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure)),
     });
     environment.set_unknown_method_callback(python::method);
     environment.add_filter("tojson", python::tojson);
-    environment.add_filter("string", |value: &Value| python::str(value));
+    environment.add_filter("string", python::str);
     environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });

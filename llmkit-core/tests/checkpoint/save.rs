@@ -65,6 +65,24 @@ fn saved_tensors_load_as_they_were() {
 }
 
 #[test]
+fn values_are_aligned_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    // By name alone, the odd half would push the float to an offset of 2.
+    let tensors = [
+        ("a".to_owned(), TensorData::f16([1], vec![f16::ONE])),
+        ("b".to_owned(), TensorData::f32([1], vec![2.0])),
+    ];
+    save_safetensors(&path, tensors, None).unwrap();
+    let bytes = fs::read(path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    assert_eq!(length % 8, 0);
+    assert_eq!(header["b"]["data_offsets"], serde_json::json!([0, 4]));
+    assert_eq!(header["a"]["data_offsets"], serde_json::json!([4, 6]));
+}
+
+#[test]
 fn the_order_of_tensors_does_not_change_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (folder.path().join("1"), folder.path().join("2"));

@@ -11,7 +11,7 @@ mod simd;
 pub(super) use buffer::{all_f32, contiguous, uninit, written};
 pub(super) use exp::{exp, sigmoid};
 pub(super) use gemm::{Destination, Matrix, Threads, product};
-pub(super) use simd::{max, mul_add, sum, vectorised};
+pub(super) use simd::{dot, dot3, max, mul_add, sum, vectorised};
 
 /// Elements below which splitting among threads costs more than it gains.
 pub(super) const PARALLEL_THRESHOLD: usize = 1 << 15;

@@ -85,7 +85,7 @@ vectorised! {
         }
         let total: f64 = row
             .chunks(PARTIAL_SUM)
-            .map(|part| f64::from(sum(part.len(), |i| exp::<FMA>(part[i] - largest))))
+            .map(|part| f64::from(sum(part, |logit| exp::<FMA>(logit - largest))))
             .sum();
         largest + total.ln() as f32
     }

@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::super::cpu::{
-    PARALLEL_THRESHOLD, all_f32, contiguous, mul_add, rows_per_task, sum, uninit, vectorised, written,
+    PARALLEL_THRESHOLD, all_f32, contiguous, dot, dot3, mul_add, rows_per_task, uninit, vectorised, written,
 };
 use super::{RmsNormKernel, primitive};
 
@@ -80,7 +80,7 @@ impl RmsNormKernel for Flex {
 
 #[inline(always)]
 fn inverse_rms<const FMA: bool>(row: &[f32], eps: f32) -> f32 {
-    let squares = sum(row.len(), |i| row[i] * row[i]);
+    let squares = dot::<FMA>(row, row);
     1.0 / (squares / row.len() as f32 + eps).sqrt()
 }
 
@@ -101,7 +101,7 @@ vectorised! {
         let width = weight.len();
         for (row, grad) in x.chunks_exact(width).zip(grad.chunks_exact_mut(width)) {
             let scale = inverse_rms::<FMA>(row, eps);
-            let dot = sum(width, |i| grad[i] * weight[i] * row[i]);
+            let dot = dot3::<FMA>(grad, weight, row);
             let shrink = -dot * scale * scale / width as f32;
             for ((grad, &x), &weight) in grad.iter_mut().zip(row).zip(weight) {
                 *grad = scale * mul_add::<FMA>(x, shrink, *grad * weight);

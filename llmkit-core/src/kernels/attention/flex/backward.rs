@@ -5,9 +5,9 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::super::{InputGrads, Inputs, Outputs, Wanted};
-use super::view::{Dims, SharedOutput, View, strided};
+use super::view::{Dims, SharedOutput, View, strided, tile};
 use crate::kernels::cpu::{
-    Destination, Matrix, Threads, contiguous, exp, product, sum, uninit, vectorised, written,
+    Destination, Matrix, Threads, contiguous, dot, exp, product, uninit, vectorised, written,
 };
 
 thread_local! {
@@ -122,9 +122,9 @@ fn key_head(dims: Dims, operands: &Operands<'_>, targets: Targets, b: usize, kv:
                     hidden.fill(0.0);
                     hidden_slopes.fill(0.0);
                     let log_sum = operands.log_sum[(b * heads + head) * t + position];
-                    let delta =
-                        dot(operands.grad.row(b, position, head), operands.output.row(b, position, head));
-                    softmax_backward(seen, seen_slopes, log_sum, delta);
+                    let grad = operands.grad.row(b, position, head);
+                    let output = operands.output.row(b, position, head);
+                    softmax_backward(seen, seen_slopes, log_sum, grad, output);
                 }
                 let weights = Matrix::new(weights.as_ptr(), visible);
                 let slopes = Matrix::new(slopes.as_ptr(), visible);
@@ -164,23 +164,10 @@ fn key_head(dims: Dims, operands: &Operands<'_>, targets: Targets, b: usize, kv:
     }
 }
 
-fn tile(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
-}
-
 vectorised! {
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let b = &b[..a.len()];
-        sum(a.len(), |i| a[i] * b[i])
-    }
-}
-
-vectorised! {
-    /// Replaces scores by weights, and the gradients of the weights by those of the scores.
-    fn softmax_backward(scores: &mut [f32], slopes: &mut [f32], log_sum: f32, delta: f32) {
+    /// Replaces the scores of a query by its weights, and the gradients of the weights by those of the scores.
+    fn softmax_backward(scores: &mut [f32], slopes: &mut [f32], log_sum: f32, grad: &[f32], output: &[f32]) {
+        let delta = dot::<FMA>(grad, output);
         for (score, slope) in scores.iter_mut().zip(slopes) {
             let weight = exp::<FMA>(*score - log_sum);
             *score = weight;

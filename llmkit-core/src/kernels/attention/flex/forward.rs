@@ -4,14 +4,14 @@ use burn::backend::Flex;
 use rayon::prelude::*;
 
 use super::super::Outputs;
-use super::view::{Dims, SharedOutput, View};
+use super::view::{Dims, SharedOutput, View, tile};
 use crate::kernels::cpu::{
     Destination, Matrix, Threads, exp, max, product, sum, uninit, vectorised, written,
 };
 
 thread_local! {
     /// The scores of a block; kept, so that each thread maps its pages once.
-    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    pub(super) static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 pub(super) fn forward(dims: Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Outputs<Flex> {
@@ -27,10 +27,7 @@ pub(super) fn forward(dims: Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Outp
             let rows = log_sum.len();
             let visible = dims.visible(first + rows - 1);
             SCORES.with_borrow_mut(|scores| {
-                if scores.len() < rows * visible {
-                    scores.resize(rows * visible, 0.0);
-                }
-                let scores = &mut scores[..rows * visible];
+                let scores = tile(scores, rows * visible);
                 let operands = (q.matrix(b, first, h), k.matrix(b, 0, h / dims.group).transposed());
                 let target = (scores.as_mut_ptr(), visible);
                 // SAFETY: the views hold `rows` queries from `first` on and `visible` keys; the scores are this thread's.
@@ -87,6 +84,6 @@ vectorised! {
         for score in scores.iter_mut() {
             *score = exp::<FMA>(*score - largest);
         }
-        (largest, sum(scores.len(), |i| scores[i]))
+        (largest, sum(scores, |score| score))
     }
 }

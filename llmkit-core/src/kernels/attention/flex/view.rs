@@ -44,10 +44,26 @@ impl Dims {
     }
 }
 
-/// The tensor if its last dimension is dense, which is all that the products ask for, otherwise a copy that is.
+/// The tensor if each head's values lie together and its positions apart, which is all that the bodies ask for, otherwise a copy of
+/// which that is true.
 pub(super) fn strided(tensor: FlexTensor) -> FlexTensor {
-    let strides = tensor.layout().strides();
-    if strides[3] == 1 && strides.iter().all(|&stride| stride >= 0) { tensor } else { contiguous(tensor) }
+    let layout = tensor.layout();
+    let [_, positions, _, head_dim] = layout.shape().dims::<4>();
+    let strides = layout.strides();
+    let apart = positions == 1 || strides[1] >= head_dim as isize;
+    if strides[3] == 1 && apart && strides.iter().all(|&stride| stride >= 0) {
+        tensor
+    } else {
+        contiguous(tensor)
+    }
+}
+
+/// The first `len` elements of a buffer that grows as needed.
+pub(super) fn tile(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
 }
 
 /// `[batch, positions, heads, head_dim]` in memory, the last dimension dense.
@@ -55,8 +71,8 @@ pub(super) fn strided(tensor: FlexTensor) -> FlexTensor {
 pub(super) struct View<'a> {
     values: &'a [f32],
     strides: [usize; 3],
-    /// Positions and length of a head's matrix.
-    size: [usize; 2],
+    positions: usize,
+    head_dim: usize,
 }
 
 impl<'a> View<'a> {
@@ -71,21 +87,21 @@ impl<'a> View<'a> {
         let last =
             (batch - 1) * strides[0] + (positions - 1) * strides[1] + (heads - 1) * strides[2] + head_dim;
         assert!(last <= values.len(), "the view reaches beyond its buffer");
-        Self { values, strides: [strides[0], strides[1], strides[2]], size: [positions, head_dim] }
+        Self { values, strides: [strides[0], strides[1], strides[2]], positions, head_dim }
     }
 
     /// A head's values from its first position on, and the distance between positions.
     pub(super) fn head(&self, batch: usize, head: usize) -> (&'a [f32], usize) {
         let [sb, st, sh] = self.strides;
-        let start = batch * sb + head * sh;
-        let len = (self.size[0] - 1) * st + self.size[1];
-        (&self.values[start..][..len], st)
+        let len = (self.positions - 1) * st + self.head_dim;
+        // A single position may have any stride.
+        (&self.values[batch * sb + head * sh..][..len], st.max(self.head_dim))
     }
 
     /// A head's values at a position.
     pub(super) fn row(&self, batch: usize, position: usize, head: usize) -> &'a [f32] {
         let [sb, st, sh] = self.strides;
-        &self.values[batch * sb + position * st + head * sh..][..self.size[1]]
+        &self.values[batch * sb + position * st + head * sh..][..self.head_dim]
     }
 
     /// A head's matrix `[positions - first, head_dim]` from position `first` on.
