@@ -168,10 +168,10 @@ fn lora_config(args: &Args) -> LoraConfig {
         [all] if all == "all-linear" => Targets::AllLinear,
         names => Targets::names(names),
     };
-    LoraConfig {
-        base_model_name_or_path: Some(model::name(args.model.as_deref())),
-        ..LoraConfig::new(targets).with_rank(args.rank).with_alpha(args.alpha).with_dropout(args.dropout)
-    }
+    let mut config = LoraConfig::new(targets).with_rank(args.rank).with_alpha(args.alpha).with_dropout(args.dropout);
+    config.base_model_name_or_path =
+        Some(args.model.as_ref().map_or_else(|| model::DEFAULT.to_owned(), |model| model.display().to_string()));
+    config
 }
 
 fn train_config(args: &Args) -> TrainConfig {

@@ -54,7 +54,7 @@ fn main() -> Result<()> {
     let logits = model.forward(Tensor::from_data(TensorData::new(ids, shape), &device), adapter);
 
     let shape = logits.dims();
-    let values = logits.into_data_as::<f32>().to_vec::<f32>()?;
+    let values = logits.into_data_as::<f32>().try_to_vec::<f32>()?;
     let tensor = checkpoint::TensorData::f32(shape, values);
     checkpoint::save_safetensors(&args.out, [("logits".to_owned(), tensor)], None)?;
     Ok(())

@@ -28,11 +28,6 @@ pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
-/// What to write into an adapter as its base model.
-pub(crate) fn name(named: Option<&Path>) -> String {
-    named.map_or_else(|| DEFAULT.to_owned(), |path| path.display().to_string())
-}
-
 fn is_repository(path: &Path) -> bool {
     path.is_relative() && path.extension().is_none_or(|end| end != "gguf") && path.components().count() == 2
 }
