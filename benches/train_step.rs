@@ -8,9 +8,9 @@ use std::time::Instant;
 use anyhow::Result;
 use burn::module::Module;
 use clap::Parser;
+use llmkit::Device;
 use llmkit::checkpoint::Checkpoint;
 use llmkit::models::load_causal_lm;
-use llmkit::Device;
 use llmkit::peft::data::{Batch, Example};
 use llmkit::peft::train::{AdamW, AdamWConfig, Recompute, StepOptions, loss_and_gradients};
 use llmkit::peft::{Lora, LoraConfig, Targets};
@@ -63,7 +63,10 @@ fn main() -> Result<()> {
     let mut random = 1_u64;
     for step in 0..arguments.warmup + arguments.steps {
         let examples: Vec<Example> = (0..arguments.batch)
-            .map(|_| Example { ids: random_ids(arguments.tokens, model.vocab_size(), &mut random), prompt_len: 1 })
+            .map(|_| Example {
+                ids: random_ids(arguments.tokens, model.vocab_size(), &mut random),
+                prompt_len: 1,
+            })
             .collect();
         let begin = Instant::now();
         let batch = Batch::new(&examples.iter().collect::<Vec<_>>(), &device);

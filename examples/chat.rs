@@ -88,7 +88,11 @@ fn main() -> Result<()> {
         let running = answering.begin();
         let begin = Instant::now();
         let answer = pretrained.reply(adapter, &conversation, &config, &mut |text| {
-            if show(text).is_err() || running.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if show(text).is_err() || running.interrupted() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         drop(running);
         show("\n")?;

@@ -112,11 +112,13 @@ fn main() -> Result<ExitCode> {
     println!("{}", print_trainable_parameters(base.model.as_ref(), &lora));
 
     let config = train_config(&args);
-    let loss_before = evaluate(base.model.as_ref(), &NoAdapter, &heldout, config.batch_size, config.loss_chunk)?;
+    let loss_before =
+        evaluate(base.model.as_ref(), &NoAdapter, &heldout, config.batch_size, config.loss_chunk)?;
     println!("held-out loss before: {loss_before:.3}");
     let answers_before = answers::give(&base, &NoAdapter, &rows)?;
 
-    let mut trainer = Trainer::new(base.model.clone(), lora, config)?.with_checkpoints(args.out.join("checkpoints"));
+    let mut trainer =
+        Trainer::new(base.model.clone(), lora, config)?.with_checkpoints(args.out.join("checkpoints"));
     if let Some(checkpoint) = &args.resume {
         trainer = trainer.resume(checkpoint)?;
     }
@@ -144,8 +146,13 @@ fn main() -> Result<ExitCode> {
         base.save_tokenizer(folder)?;
         println!("merged model in {}", folder.display());
     }
-    let memory = progress::peak_memory_mb().map_or(String::new(), |mb| format!(", at most {mb} MB of memory"));
-    println!("{:.0} s{memory}; the adapter is in {}. To talk to it:", begin.elapsed().as_secs_f64(), adapter.display());
+    let memory =
+        progress::peak_memory_mb().map_or(String::new(), |mb| format!(", at most {mb} MB of memory"));
+    println!(
+        "{:.0} s{memory}; the adapter is in {}. To talk to it:",
+        begin.elapsed().as_secs_f64(),
+        adapter.display()
+    );
     println!("  {}", chat_command(&args, &adapter));
     Ok(ExitCode::SUCCESS)
 }
@@ -156,9 +163,17 @@ fn load_data(path: &Path, base: &Pretrained, args: &Args) -> Result<(Vec<AlpacaR
         .with_max_length(args.max_length)
         .with_overlong(Overlong::Drop)
         .encode(&rows, path)?;
-    println!("{}: {} examples, {} tokens to learn", path.display(), data.examples.len(), data.trained_tokens());
+    println!(
+        "{}: {} examples, {} tokens to learn",
+        path.display(),
+        data.examples.len(),
+        data.trained_tokens()
+    );
     if data.truncated + data.dropped > 0 {
-        println!("  longer than {} tokens: {} cut off, {} left out", args.max_length, data.truncated, data.dropped);
+        println!(
+            "  longer than {} tokens: {} cut off, {} left out",
+            args.max_length, data.truncated, data.dropped
+        );
     }
     Ok((rows, data.examples))
 }
@@ -168,9 +183,11 @@ fn lora_config(args: &Args) -> LoraConfig {
         [all] if all == "all-linear" => Targets::AllLinear,
         names => Targets::names(names),
     };
-    let mut config = LoraConfig::new(targets).with_rank(args.rank).with_alpha(args.alpha).with_dropout(args.dropout);
-    config.base_model_name_or_path =
-        Some(args.model.as_ref().map_or_else(|| model::DEFAULT.to_owned(), |model| model.display().to_string()));
+    let mut config =
+        LoraConfig::new(targets).with_rank(args.rank).with_alpha(args.alpha).with_dropout(args.dropout);
+    config.base_model_name_or_path = Some(
+        args.model.as_ref().map_or_else(|| model::DEFAULT.to_owned(), |model| model.display().to_string()),
+    );
     config
 }
 
@@ -223,5 +240,9 @@ fn chat_command(args: &Args, adapter: &Path) -> String {
 /// For a POSIX shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }

@@ -48,7 +48,10 @@ fn main() -> Result<()> {
     };
 
     let vocabulary = model.vocab_size();
-    ensure!(args.ids.iter().all(|id| (*id as usize) < vocabulary), "the model knows the ids below {vocabulary} only");
+    ensure!(
+        args.ids.iter().all(|id| (*id as usize) < vocabulary),
+        "the model knows the ids below {vocabulary} only"
+    );
     let shape = [1, args.ids.len()];
     let ids = args.ids.into_iter().map(|id| id as i32).collect::<Vec<_>>();
     let logits = model.forward(Tensor::from_data(TensorData::new(ids, shape), &device), adapter);

@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
+use llmkit_core::generate::GenerationConfig;
 use llmkit_core::models::Pretrained;
 use llmkit_core::{Adapter, Result};
-use llmkit_core::generate::GenerationConfig;
 use llmkit_peft::data::AlpacaRow;
 
 const QUESTIONS: usize = 3;

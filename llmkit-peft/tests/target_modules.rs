@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 #[test]
 fn the_same_layers_as_peft() {
-    let table: Value = serde_json::from_slice(&std::fs::read(fixtures().join("peft/match.json")).unwrap()).unwrap();
+    let table: Value =
+        serde_json::from_slice(&std::fs::read(fixtures().join("peft/match.json")).unwrap()).unwrap();
     let model = base("gqa-tied");
     let cases = table["cases"].as_array().unwrap();
     assert!(cases.len() > 40);

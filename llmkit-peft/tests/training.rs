@@ -12,14 +12,17 @@ use std::sync::atomic::Ordering;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Int, Tensor};
-use common::{Expected, all_linear, base, examples, fixtures, largest_difference, logits, random_lora, some_ids, tensors};
+use common::{
+    Expected, all_linear, base, examples, fixtures, largest_difference, logits, random_lora, some_ids,
+    tensors,
+};
 use llmkit_core::models::CausalLm;
 use llmkit_core::nn::{Embedding, Linear};
 use llmkit_core::{Adapter, NoAdapter};
 use llmkit_peft::data::{Batch, Example};
 use llmkit_peft::train::{
-    AdamW, AdamWConfig, Decay, Gradients, Observer, Recompute, Schedule, Silent, StepOptions, StepReport, TrainConfig,
-    Trainer, evaluate, loss_and_gradients,
+    AdamW, AdamWConfig, Decay, Gradients, Observer, Recompute, Schedule, Silent, StepOptions, StepReport,
+    TrainConfig, Trainer, evaluate, loss_and_gradients,
 };
 use llmkit_peft::{Bias, Error, Lora, LoraConfig, PeftModule, Targets, print_trainable_parameters};
 
@@ -62,7 +65,8 @@ fn five_steps_equal_torchs() {
     for recompute in MODES {
         let mut lora = Lora::load(model.as_ref(), folder.join("adapter")).unwrap().train();
         let mut optimizer = AdamW::new(AdamWConfig { weight_decay: 0.01, ..AdamWConfig::default() });
-        let schedule = Schedule { learning_rate: 1e-2, warmup_steps: 2, total_steps: 10, decay: Decay::Cosine };
+        let schedule =
+            Schedule { learning_rate: 1e-2, warmup_steps: 2, total_steps: 10, decay: Decay::Cosine };
         for step in 0..5 {
             // A chunk smaller than the batch, so that the loss takes several.
             let options = StepOptions { recompute, loss_chunk: 7 };
@@ -75,7 +79,10 @@ fn five_steps_equal_torchs() {
                     let torch = expected.floats(&format!("grad.{name}"));
                     let size = torch.iter().fold(0.0f32, |size, g| size.max(g.abs()));
                     let difference = largest_difference(&gradient, &torch);
-                    assert!(size > 1e-4 && difference < 1e-4 * size.max(1.0), "{name}: {difference} of {size}");
+                    assert!(
+                        size > 1e-4 && difference < 1e-4 * size.max(1.0),
+                        "{name}: {difference} of {size}"
+                    );
                 }
             }
             let norm = output.gradients.clip_global_norm(1.0);
@@ -93,7 +100,12 @@ fn five_steps_equal_torchs() {
 
 // ---- equivalences --------------------------------------------------------------------------------------------------
 
-fn gradients_of(model: &dyn CausalLm, lora: &Lora, examples: &[&Example], options: StepOptions) -> (f64, Gradients) {
+fn gradients_of(
+    model: &dyn CausalLm,
+    lora: &Lora,
+    examples: &[&Example],
+    options: StepOptions,
+) -> (f64, Gradients) {
     let output = loss_and_gradients(model, lora, &Batch::new(examples, &common::device()), options);
     (output.loss_sum, output.gradients)
 }
@@ -111,12 +123,14 @@ fn assert_close(a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>, 
 #[test]
 fn recomputed_gradients_equal_ordinary_ones() {
     let model = base("head-dim-bias");
-    let config = all_linear().with_dropout(0.3).with_bias(Bias::All).with_modules_to_save(["embed_tokens", "norm"]);
+    let config =
+        all_linear().with_dropout(0.3).with_bias(Bias::All).with_modules_to_save(["embed_tokens", "norm"]);
     let lora = random_lora(model.as_ref(), config).train().with_dropout_seed(Some(11));
     let examples = examples(5, 90);
     let rows: Vec<_> = examples.iter().collect();
     let of = |recompute, loss_chunk| {
-        let (loss, gradients) = gradients_of(model.as_ref(), &lora, &rows, StepOptions { recompute, loss_chunk });
+        let (loss, gradients) =
+            gradients_of(model.as_ref(), &lora, &rows, StepOptions { recompute, loss_chunk });
         (loss, by_name(&lora, &gradients))
     };
     let (loss, ordinary) = of(Recompute::Off, 256);
@@ -179,7 +193,12 @@ fn a_fresh_lora_is_the_identity_and_only_it_gets_gradients() {
         // B starts at zero, so A's gradient is zero, but it is there.
         let gradients = by_name(&lora, &gradients);
         assert_eq!(gradients.len(), tensors(&lora).len());
-        assert!(gradients.iter().filter(|(name, _)| name.contains("lora_B")).all(|(_, g)| g.iter().any(|g| *g != 0.0)));
+        assert!(
+            gradients
+                .iter()
+                .filter(|(name, _)| name.contains("lora_B"))
+                .all(|(_, g)| g.iter().any(|g| *g != 0.0))
+        );
     }
 }
 
@@ -283,13 +302,16 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
 fn only_the_latest_checkpoints_stay() {
     let model = base("gqa-tied");
     let folder = tempfile::tempdir().unwrap();
-    let mut trainer =
-        Trainer::new(model.clone(), dropped_out(model.as_ref()), run_config()).unwrap().with_checkpoints(folder.path());
+    let mut trainer = Trainer::new(model.clone(), dropped_out(model.as_ref()), run_config())
+        .unwrap()
+        .with_checkpoints(folder.path());
     let mut notes = Notes::default();
     trainer.fit(&examples(13, 90), &[], &mut notes).unwrap();
     assert_eq!(notes.checkpoints.len(), 6);
-    let mut left: Vec<_> =
-        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut left: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     left.sort();
     assert_eq!(left, ["checkpoint-10", "checkpoint-12"]);
 }
@@ -298,12 +320,14 @@ fn only_the_latest_checkpoints_stay() {
 fn another_run_s_checkpoint_is_refused() {
     let model = base("gqa-tied");
     let folder = tempfile::tempdir().unwrap();
-    let mut trainer =
-        Trainer::new(model.clone(), dropped_out(model.as_ref()), run_config()).unwrap().with_checkpoints(folder.path());
+    let mut trainer = Trainer::new(model.clone(), dropped_out(model.as_ref()), run_config())
+        .unwrap()
+        .with_checkpoints(folder.path());
     trainer.fit(&examples(13, 90), &[], &mut Silent).unwrap();
     let checkpoint = folder.path().join("checkpoint-12");
 
-    let resume = |config, lora| Trainer::new(model.clone(), lora, config).unwrap().resume(&checkpoint).map(|_| ());
+    let resume =
+        |config, lora| Trainer::new(model.clone(), lora, config).unwrap().resume(&checkpoint).map(|_| ());
     let other = TrainConfig { learning_rate: 1e-4, ..run_config() };
     let error = resume(other, dropped_out(model.as_ref())).unwrap_err().to_string();
     assert!(error.contains("learning_rate"), "{error}");
@@ -317,8 +341,9 @@ fn another_run_s_checkpoint_is_refused() {
 fn a_stop_flag_ends_the_run_with_a_checkpoint() {
     let model = base("gqa-tied");
     let folder = tempfile::tempdir().unwrap();
-    let mut trainer =
-        Trainer::new(model.clone(), dropped_out(model.as_ref()), run_config()).unwrap().with_checkpoints(folder.path());
+    let mut trainer = Trainer::new(model.clone(), dropped_out(model.as_ref()), run_config())
+        .unwrap()
+        .with_checkpoints(folder.path());
     trainer.stop_flag().store(true, Ordering::Relaxed);
     let report = trainer.fit(&examples(13, 90), &[], &mut Silent).unwrap();
     assert!(report.interrupted);
@@ -402,7 +427,8 @@ fn settings_out_of_range_are_named() {
 #[test]
 fn trainable_parameters_are_counted() {
     let model = base("gqa-tied");
-    let lora = Lora::new(model.as_ref(), LoraConfig::new(Targets::names(["q_proj"])).with_rank(2), 0).unwrap();
+    let lora =
+        Lora::new(model.as_ref(), LoraConfig::new(Targets::names(["q_proj"])).with_rank(2), 0).unwrap();
     // Three layers of A [2, 48] and B [48, 2].
     let line = print_trainable_parameters(model.as_ref(), &lora);
     assert!(line.starts_with("trainable params: 576 || all params: "), "{line}");

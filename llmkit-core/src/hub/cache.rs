@@ -46,12 +46,14 @@ impl RepoCache {
             fs::read_to_string(self.folder.join("refs").join(revision)).ok()?.trim().to_owned()
         };
         let has = |name: &str| self.has(&commit, name);
-        let complete = is_commit(&commit) && (self.is_model(&commit) || (has("adapter_config.json") && has(ADAPTER)));
+        let complete =
+            is_commit(&commit) && (self.is_model(&commit) || (has("adapter_config.json") && has(ADAPTER)));
         complete.then(|| self.snapshot(&commit))
     }
 
     fn is_model(&self, commit: &str) -> bool {
-        let all_shards = || self.shards(commit).is_some_and(|shards| shards.iter().all(|name| self.has(commit, name)));
+        let all_shards =
+            || self.shards(commit).is_some_and(|shards| shards.iter().all(|name| self.has(commit, name)));
         self.has(commit, "config.json") && (self.has(commit, SINGLE) || all_shards())
     }
 
@@ -121,7 +123,9 @@ fn receive(
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) => {
-                    lost = Some(Failure::Unreachable(format!("{name} broke off after {received} bytes: {error}")));
+                    lost = Some(Failure::Unreachable(format!(
+                        "{name} broke off after {received} bytes: {error}"
+                    )));
                     return Err(io::Error::other("lost"));
                 }
             };
@@ -136,7 +140,9 @@ fn receive(
         }
         let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if etag.len() == digest.len() && etag != digest {
-            lost = Some(refused(format!("{name} was damaged on its way: its SHA-256 is {digest}, it should be {etag}")));
+            lost = Some(refused(format!(
+                "{name} was damaged on its way: its SHA-256 is {digest}, it should be {etag}"
+            )));
             return Err(io::Error::other("lost"));
         }
         Ok(())

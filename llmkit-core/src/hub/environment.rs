@@ -56,5 +56,6 @@ fn path(variable: &str) -> Option<PathBuf> {
 }
 
 fn flag(variable: &str) -> bool {
-    text(variable).is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.to_ascii_lowercase().as_str()))
+    text(variable)
+        .is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.to_ascii_lowercase().as_str()))
 }

@@ -103,7 +103,12 @@ impl Hub {
             Err(Failure::Refused(reason)) => Err(failed(reason)),
             Err(Failure::Unreachable(reason)) => match cached {
                 Some(folder) => {
-                    tracing::warn!(repo, revision, reason, "the hub can't be reached; the copy in the cache serves");
+                    tracing::warn!(
+                        repo,
+                        revision,
+                        reason,
+                        "the hub can't be reached; the copy in the cache serves"
+                    );
                     Ok(folder)
                 }
                 None => Err(failed(format!(

@@ -60,7 +60,8 @@ fn answer(mut stream: TcpStream, answers: &BTreeMap<String, Answer>, log: &Seen)
     let Some(request) = lines.next() else { return };
     let path = request.split(' ').nth(1).unwrap().to_owned();
     let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-    let authorization = headers.iter().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned);
+    let authorization =
+        headers.iter().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned);
     log.lock().unwrap().push((path.clone(), authorization));
     let missing = (404, Vec::new(), Vec::new());
     let (status, headers, body) = answers.get(&path).unwrap_or(&missing);
@@ -96,7 +97,14 @@ fn what_a_model_needs_arrives_in_the_layout_of_huggingface_hub() {
     let (cdn, cdn_seen) = cdn.start();
     let hash = "9dbf3e87a9b4d7b1f43b1d9a67c1f54b9d5c2d1b";
     let hub = Server::default()
-        .listing(&["config.json", "pytorch_model.bin", "../../config.json", "README.md", SINGLE, "tokenizer.json"])
+        .listing(&[
+            "config.json",
+            "pytorch_model.bin",
+            "../../config.json",
+            "README.md",
+            SINGLE,
+            "tokenizer.json",
+        ])
         .file("config.json", b"{}")
         .file("tokenizer.json", b"{\"a\":1}")
         .with(
@@ -114,7 +122,9 @@ fn what_a_model_needs_arrives_in_the_layout_of_huggingface_hub() {
     let mut last = None;
     let folder = Hub::new(&endpoint, cache.path())
         .with_token("secret")
-        .fetch("acme/tiny", None, &mut |progress| last = Some((progress.file.to_owned(), progress.received, progress.total)))
+        .fetch("acme/tiny", None, &mut |progress| {
+            last = Some((progress.file.to_owned(), progress.received, progress.total))
+        })
         .unwrap();
 
     let repo = cache.path().join("models--acme--tiny");
@@ -126,7 +136,10 @@ fn what_a_model_needs_arrives_in_the_layout_of_huggingface_hub() {
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3);
     assert_eq!(last, Some((SINGLE.to_owned(), 7, Some(7))));
     #[cfg(unix)]
-    assert_eq!(std::fs::read_link(folder.join(SINGLE)).unwrap(), std::path::Path::new("../../blobs").join(hash));
+    assert_eq!(
+        std::fs::read_link(folder.join(SINGLE)).unwrap(),
+        std::path::Path::new("../../blobs").join(hash)
+    );
 
     assert!(seen.lock().unwrap().iter().all(|(_, token)| token.as_deref() == Some("Bearer secret")));
     assert_eq!(*cdn_seen.lock().unwrap(), [("/content?signed".to_owned(), None)]);
@@ -156,7 +169,13 @@ fn closed_port() -> String {
 fn shards_are_those_of_the_index() {
     let index = br#"{"weight_map": {"b": "model-2.safetensors", "a": "model-1.safetensors", "c": "model-2.safetensors"}}"#;
     let server = Server::default()
-        .listing(&["config.json", INDEX, "model-1.safetensors", "model-2.safetensors", "consolidated.safetensors"])
+        .listing(&[
+            "config.json",
+            INDEX,
+            "model-1.safetensors",
+            "model-2.safetensors",
+            "consolidated.safetensors",
+        ])
         .file("config.json", b"{}")
         .file(INDEX, index)
         .file("model-1.safetensors", b"1")
@@ -169,7 +188,9 @@ fn shards_are_those_of_the_index() {
 
 #[test]
 fn an_index_can_not_reach_out_of_its_folder() {
-    for shard in ["../model.safetensors", "/etc/x.safetensors", "a\\\\b.safetensors", ".safetensors", "model.bin"] {
+    for shard in
+        ["../model.safetensors", "/etc/x.safetensors", "a\\\\b.safetensors", ".safetensors", "model.bin"]
+    {
         let server = Server::default()
             .listing(&["config.json", INDEX])
             .file("config.json", b"{}")
@@ -183,12 +204,16 @@ fn an_index_can_not_reach_out_of_its_folder() {
 #[test]
 fn damaged_and_broken_downloads_leave_nothing() {
     let wrong = format!("\"{}\"", "0".repeat(64));
-    for (header, expected) in [(("ETag", wrong.as_str()), "was damaged"), (("Content-Length", "100"), "broke off after 7 bytes")] {
+    for (header, expected) in
+        [(("ETag", wrong.as_str()), "was damaged"), (("Content-Length", "100"), "broke off after 7 bytes")]
+    {
         let path = format!("/acme/tiny/resolve/{COMMIT}/{SINGLE}");
-        let server = Server::default()
-            .listing(&["config.json", SINGLE])
-            .file("config.json", b"{}")
-            .with(&path, 200, &[header, ("X-Linked-Etag", if header.0 == "ETag" { &wrong } else { "\"abc\"" })], b"weights");
+        let server = Server::default().listing(&["config.json", SINGLE]).file("config.json", b"{}").with(
+            &path,
+            200,
+            &[header, ("X-Linked-Etag", if header.0 == "ETag" { &wrong } else { "\"abc\"" })],
+            b"weights",
+        );
         let (endpoint, _) = server.start();
         let cache = tempfile::tempdir().unwrap();
         let found = reason(fetch_from(&endpoint, cache.path()));
@@ -210,7 +235,9 @@ fn refusals_say_what_to_do() {
     assert!(answer(Server::default()).contains("check the name"));
     assert!(answer(Server::default().listing(&["pytorch_model.bin"])).contains("pickled"));
     assert!(answer(Server::default().listing(&["tiny-q4.gguf"])).contains("GGUF"));
-    assert!(answer(Server::default().with(api, 200, &[], br#"{"sha": "../../x"}"#)).contains("names no commit"));
+    assert!(
+        answer(Server::default().with(api, 200, &[], br#"{"sha": "../../x"}"#)).contains("names no commit")
+    );
     assert!(answer(Server::default().with(api, 302, &[("Location", api)], b"")).contains("circles"));
 
     let cache = tempfile::tempdir().unwrap();

@@ -55,7 +55,10 @@ impl CachedModel<'_> {
             return refuse("at least one token", "none".to_owned());
         }
         if let Some(id) = tokens.iter().find(|id| **id as usize >= self.vocab_size) {
-            let found = format!("the id {id}, where the model knows {} (does its tokenizer belong to it?)", self.vocab_size);
+            let found = format!(
+                "the id {id}, where the model knows {} (does its tokenizer belong to it?)",
+                self.vocab_size
+            );
             return refuse("ids of the model's vocabulary", found);
         }
         let room = self.max_positions().saturating_sub(self.position());

@@ -49,7 +49,9 @@ impl Pretrained {
         let checkpoint = Checkpoint::open(path.as_ref())?;
         let (tokenizer, chat_template) = match checkpoint.gguf() {
             Some(file) => (Tokenizer::from_gguf(file.metadata())?, ChatTemplate::from_gguf(file.metadata())?),
-            None => (Tokenizer::from_folder(checkpoint.path())?, ChatTemplate::from_folder(checkpoint.path())?),
+            None => {
+                (Tokenizer::from_folder(checkpoint.path())?, ChatTemplate::from_folder(checkpoint.path())?)
+            }
         };
         let settings = checkpoint.path().join("generation_config.json");
         let mut generation = match checkpoint.gguf() {

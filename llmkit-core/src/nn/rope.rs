@@ -53,7 +53,7 @@ impl Rope {
     /// If `head_dim` is odd, or [`RopeScaling::Factors`] are not `head_dim / 2` in number.
     pub fn new(config: &RopeConfig) -> Self {
         assert!(
-            config.head_dim % 2 == 0,
+            config.head_dim.is_multiple_of(2),
             "rotary positions need an even head_dim, found {}",
             config.head_dim
         );

@@ -57,15 +57,18 @@ pub fn read_alpaca(path: impl AsRef<Path>) -> Result<Vec<AlpacaRow>> {
             break;
         }
         if read as u64 == MAX_LINE {
-            return Err(wrong(format!("longer than {MAX_LINE} bytes; is this a JSONL file, with one object a line?")));
+            return Err(wrong(format!(
+                "longer than {MAX_LINE} bytes; is this a JSONL file, with one object a line?"
+            )));
         }
         // A byte order mark, as some editors on Windows write it.
         let content = if line == 1 { text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text) } else { &text };
         if content.trim_ascii().is_empty() {
             continue;
         }
-        let mut row: AlpacaRow = serde_json::from_slice(content)
-            .map_err(|error| wrong(format!("not a row {{\"instruction\", \"input\", \"output\"}}: {error}")))?;
+        let mut row: AlpacaRow = serde_json::from_slice(content).map_err(|error| {
+            wrong(format!("not a row {{\"instruction\", \"input\", \"output\"}}: {error}"))
+        })?;
         row.line = line;
         if row.instruction.trim().is_empty() {
             return Err(wrong("`instruction` is empty".into()));
@@ -95,7 +98,9 @@ mod tests {
 
     #[test]
     fn rows_come_with_their_lines() {
-        let file = file("\u{feff}{\"instruction\":\"Say hi\",\"output\":\"hi\"}\n\n{\"instruction\":\"Add\",\"input\":\"1 2\",\"output\":\"3\"}");
+        let file = file(
+            "\u{feff}{\"instruction\":\"Say hi\",\"output\":\"hi\"}\n\n{\"instruction\":\"Add\",\"input\":\"1 2\",\"output\":\"3\"}",
+        );
         let rows = read_alpaca(file.path()).unwrap();
         assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(rows[0].prompt()[0].content, "Say hi");
@@ -105,7 +110,13 @@ mod tests {
     #[test]
     fn a_malformed_line_is_named() {
         let good = "{\"instruction\":\"a\",\"output\":\"b\"}\n";
-        for bad in ["{\"instruction\":\"a\"", "[]", "{\"instruction\":\"a\"}", "{\"instruction\":\"a\",\"output\":\" \"}", "\u{1}"] {
+        for bad in [
+            "{\"instruction\":\"a\"",
+            "[]",
+            "{\"instruction\":\"a\"}",
+            "{\"instruction\":\"a\",\"output\":\" \"}",
+            "\u{1}",
+        ] {
             let file = file(&format!("{good}{good}{bad}\n{good}"));
             let error = read_alpaca(file.path()).unwrap_err();
             assert!(matches!(error, Error::Data { line: 3, .. }), "{bad}: {error}");

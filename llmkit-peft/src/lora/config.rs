@@ -254,10 +254,16 @@ impl LoraConfig {
     /// Checks the numbers.
     pub(crate) fn validate(&self, origin: &Path) -> Result<()> {
         let wrong = |field: &str, expected: &str, found: String| {
-            Err(Error::Config { origin: origin.into(), field: field.into(), expected: expected.into(), found })
+            Err(Error::Config {
+                origin: origin.into(),
+                field: field.into(),
+                expected: expected.into(),
+                found,
+            })
         };
-        if let Some(rank) =
-            std::iter::once(&self.rank).chain(self.rank_pattern.values()).find(|rank| !(1..=1 << 16).contains(*rank))
+        if let Some(rank) = std::iter::once(&self.rank)
+            .chain(self.rank_pattern.values())
+            .find(|rank| !(1..=1 << 16).contains(*rank))
         {
             return wrong("r", "an integer in 1..=65536", rank.to_string());
         }
@@ -289,7 +295,8 @@ impl LoraConfig {
     /// A function from a layer's path to its rank and scale.
     pub(crate) fn sizes(&self, origin: &Path) -> Result<impl Fn(&str) -> Sizes + use<>> {
         let ranks = compile_pattern(self.rank_pattern.iter().map(|(k, v)| (k, *v)), "rank_pattern", origin)?;
-        let alphas = compile_pattern(self.alpha_pattern.iter().map(|(k, v)| (k, *v)), "alpha_pattern", origin)?;
+        let alphas =
+            compile_pattern(self.alpha_pattern.iter().map(|(k, v)| (k, *v)), "alpha_pattern", origin)?;
         let (rank, alpha, use_rslora) = (self.rank, self.alpha, self.use_rslora);
         Ok(move |path: &str| {
             let rank = lookup_pattern(&ranks, path).copied().unwrap_or(rank);

@@ -86,7 +86,10 @@ impl Lora {
         let mut mismatched = Vec::new();
         let mut taken = Vec::new();
         for entry in self.file_entries() {
-            let alias = entry.alias.as_ref().filter(|alias| file.info(&entry.key).is_none() && file.info(alias).is_some());
+            let alias = entry
+                .alias
+                .as_ref()
+                .filter(|alias| file.info(&entry.key).is_none() && file.info(alias).is_some());
             let key = alias.unwrap_or(&entry.key).clone();
             match file.info(&key) {
                 None => missing.push(key),
@@ -130,7 +133,8 @@ impl Lora {
         });
         let saved = self.saved.iter().flat_map(|layer| {
             let SavedLayer { matrix, vector, bias, path } = layer;
-            let weight = matrix.as_ref().map(ParamRef::Matrix).or_else(|| vector.as_ref().map(ParamRef::Vector));
+            let weight =
+                matrix.as_ref().map(ParamRef::Matrix).or_else(|| vector.as_ref().map(ParamRef::Vector));
             let weight = weight.map(|weight| FileEntry::new(path, "weight", weight));
             let bias = bias.as_ref().map(|bias| FileEntry::new(path, "bias", ParamRef::Vector(bias)));
             weight.into_iter().chain(bias)

@@ -50,11 +50,7 @@ impl LoraLayer {
             lora_a: Param::from_data(TensorData::new(a, [sizes.rank, d_input]), device),
             lora_b: Param::from_data(TensorData::new(b, [d_output, sizes.rank]), device),
             lora_b_bias: lora_bias.then(|| bias(vec![0.0; d_output])),
-            bias: base
-                .bias
-                .as_ref()
-                .filter(|_| train_bias)
-                .map(|bias| Param::from_tensor(bias.clone())),
+            bias: base.bias.as_ref().filter(|_| train_bias).map(|bias| Param::from_tensor(bias.clone())),
             path: base.path().to_owned(),
             scale: sizes.scale,
         }

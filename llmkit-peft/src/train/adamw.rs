@@ -65,7 +65,13 @@ impl AdamW {
         module.map(&mut Step { optimizer: self, gradients, learning_rate })
     }
 
-    fn update(&mut self, id: ParamId, value: Tensor<1>, gradient: Tensor<1>, learning_rate: f64) -> Tensor<1> {
+    fn update(
+        &mut self,
+        id: ParamId,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        learning_rate: f64,
+    ) -> Tensor<1> {
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
         let square = gradient.clone().square();
         let Moments { mean, mean_square } = match self.moments.remove(&id) {
@@ -80,7 +86,11 @@ impl AdamW {
         let denominator = mean_square.clone().sqrt() / correction2.sqrt() + eps;
         let update = mean.clone() / denominator * (learning_rate / correction1);
         self.moments.insert(id, Moments { mean, mean_square });
-        if weight_decay == 0.0 { value - update } else { value * (1.0 - learning_rate * weight_decay) - update }
+        if weight_decay == 0.0 {
+            value - update
+        } else {
+            value * (1.0 - learning_rate * weight_decay) - update
+        }
     }
 }
 

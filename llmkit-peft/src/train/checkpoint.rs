@@ -48,7 +48,10 @@ pub(super) fn save<A: PeftModule>(
     let names: BTreeMap<ParamId, String> = adapter.parameter_names().into_iter().collect();
     let moments = optimizer.moments().iter().filter_map(|(id, moments)| Some((names.get(id)?, moments)));
     let tensors = moments.flat_map(|(name, Moments { mean, mean_square })| {
-        [(format!("{name}.mean"), TensorData::from_tensor(mean.clone())), (format!("{name}.mean_square"), TensorData::from_tensor(mean_square.clone()))]
+        [
+            (format!("{name}.mean"), TensorData::from_tensor(mean.clone())),
+            (format!("{name}.mean_square"), TensorData::from_tensor(mean_square.clone())),
+        ]
     });
     save_safetensors(staged.join(OPTIMIZER), tensors, None)?;
     let state = State { steps: optimizer.steps(), position, config: *config };
@@ -62,14 +65,21 @@ pub(super) fn save<A: PeftModule>(
 }
 
 /// Reads what [`save`] wrote, but for the adapter itself.
-pub(super) fn load<A: PeftModule>(folder: &Path, adapter: &A, config: &TrainConfig) -> Result<(AdamW, Position)> {
+pub(super) fn load<A: PeftModule>(
+    folder: &Path,
+    adapter: &A,
+    config: &TrainConfig,
+) -> Result<(AdamW, Position)> {
     let wrong = |reason: String| Error::Resume { path: folder.to_path_buf(), reason };
     let path = folder.join(STATE);
     let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => wrong(format!("it has no {STATE}; pass a folder called `{PREFIX}STEP`")),
+        std::io::ErrorKind::NotFound => {
+            wrong(format!("it has no {STATE}; pass a folder called `{PREFIX}STEP`"))
+        }
         _ => llmkit_core::Error::io("read", &path)(source).into(),
     })?;
-    let state: State = serde_json::from_str(&text).map_err(|error| wrong(format!("{STATE} is malformed: {error}")))?;
+    let state: State =
+        serde_json::from_str(&text).map_err(|error| wrong(format!("{STATE} is malformed: {error}")))?;
     if let Some(difference) = difference(&state.config, config) {
         return Err(wrong(difference));
     }
@@ -83,7 +93,9 @@ pub(super) fn load<A: PeftModule>(folder: &Path, adapter: &A, config: &TrainConf
             let expected = sizes.get(&id).copied().unwrap_or_default();
             match file.info(&name) {
                 Some(info) if info.shape == [expected] => Ok(flat(file.read_f32(&name)?, &device)),
-                Some(info) => Err(wrong(format!("{name}: expected shape [{expected}], found {:?}", info.shape))),
+                Some(info) => {
+                    Err(wrong(format!("{name}: expected shape [{expected}], found {:?}", info.shape)))
+                }
                 None => Err(wrong(format!("{OPTIMIZER} lacks {name}"))),
             }
         };
@@ -121,9 +133,11 @@ fn difference(saved: &TrainConfig, now: &TrainConfig) -> Option<String> {
     };
     let fields = |config| serde_json::to_value(comparable(config)).unwrap_or_default();
     let (saved, now) = (fields(saved), fields(now));
-    saved.as_object()?.iter().find(|(name, value)| now.get(name.as_str()) != Some(value)).map(|(name, value)| {
-        format!("it was trained with {name} = {value}, this run has {}; use the same settings", now[name])
-    })
+    saved.as_object()?.iter().find(|(name, value)| now.get(name.as_str()) != Some(value)).map(
+        |(name, value)| {
+            format!("it was trained with {name} = {value}, this run has {}; use the same settings", now[name])
+        },
+    )
 }
 
 fn flat(values: Vec<f32>, device: &Device) -> Tensor<1> {

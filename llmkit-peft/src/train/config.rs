@@ -83,12 +83,22 @@ impl TrainConfig {
         let (rate, warmup, norm) = (self.learning_rate, self.warmup_ratio, self.max_grad_norm);
         number("learning_rate", rate, rate.is_finite() && rate > 0.0, "a positive number")?;
         number("warmup_ratio", warmup, (0.0..=1.0).contains(&warmup), "a share between 0 and 1")?;
-        number("max_grad_norm", norm, norm.is_finite() && norm >= 0.0, "a positive number, or 0 for no clipping")?;
+        number(
+            "max_grad_norm",
+            norm,
+            norm.is_finite() && norm >= 0.0,
+            "a positive number, or 0 for no clipping",
+        )?;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.adamw;
         number("beta1", beta1, (0.0..1.0).contains(&beta1), "a number in [0, 1)")?;
         number("beta2", beta2, (0.0..1.0).contains(&beta2), "a number in [0, 1)")?;
         number("eps", eps, eps.is_finite() && eps > 0.0, "a positive number")?;
-        number("weight_decay", weight_decay, weight_decay.is_finite() && weight_decay >= 0.0, "a number from 0")
+        number(
+            "weight_decay",
+            weight_decay,
+            weight_decay.is_finite() && weight_decay >= 0.0,
+            "a number from 0",
+        )
     }
 
     /// Optimizer steps over `examples` examples.

@@ -73,10 +73,16 @@ pub fn evaluate_batch(model: &dyn CausalLm, adapter: &dyn Adapter, batch: &Batch
 fn forward(model: &dyn CausalLm, adapter: &dyn Adapter, batch: &Batch) -> Tensor<3> {
     let hidden = model.embed(batch.ids.clone(), adapter);
     let positions = model.positions(0, hidden.dims()[1]);
-    (0..model.num_blocks()).fold(hidden, |hidden, index| model.block(index, hidden, &positions, None, adapter))
+    (0..model.num_blocks())
+        .fold(hidden, |hidden, index| model.block(index, hidden, &positions, None, adapter))
 }
 
-fn ordinary<A: PeftModule>(model: &dyn CausalLm, adapter: &A, batch: &Batch, loss_chunk: usize) -> StepOutput {
+fn ordinary<A: PeftModule>(
+    model: &dyn CausalLm,
+    adapter: &A,
+    batch: &Batch,
+    loss_chunk: usize,
+) -> StepOutput {
     let mut gradients = Gradients::new();
     let hidden = forward(model, adapter, batch);
     let (loss_sum, from_head) =
@@ -87,7 +93,12 @@ fn ordinary<A: PeftModule>(model: &dyn CausalLm, adapter: &A, batch: &Batch, los
     StepOutput { loss_sum, tokens: batch.trained_tokens(), gradients }
 }
 
-fn recomputing<A: PeftModule>(model: &dyn CausalLm, adapter: &A, batch: &Batch, loss_chunk: usize) -> StepOutput {
+fn recomputing<A: PeftModule>(
+    model: &dyn CausalLm,
+    adapter: &A,
+    batch: &Batch,
+    loss_chunk: usize,
+) -> StepOutput {
     let mut gradients = Gradients::new();
     let frozen = adapter.valid();
 
@@ -138,12 +149,8 @@ fn head_backward<A: PeftModule>(
         loss_sum += sum(loss.without_autodiff());
         let chunk_gradient = input.grad_remove(&mut tape).expect("the loss depends on the hidden states");
         gradients.accumulate(adapter, tape);
-        gradient = gradient.select_assign(
-            0,
-            chunk.positions,
-            chunk_gradient,
-            burn::tensor::IndexingUpdateOp::Add,
-        );
+        gradient =
+            gradient.select_assign(0, chunk.positions, chunk_gradient, burn::tensor::IndexingUpdateOp::Add);
     }
     (loss_sum, gradient.reshape([rows, seq, width]))
 }
@@ -158,7 +165,11 @@ struct Chunk {
 }
 
 /// The hidden states from which tokens are learned, a few at a time.
-fn chunks<'a>(hidden: &'a Tensor<3>, batch: &'a Batch, loss_chunk: usize) -> impl Iterator<Item = Chunk> + 'a {
+fn chunks<'a>(
+    hidden: &'a Tensor<3>,
+    batch: &'a Batch,
+    loss_chunk: usize,
+) -> impl Iterator<Item = Chunk> + 'a {
     let [rows, seq, width] = hidden.dims();
     let flat = hidden.clone().reshape([rows * seq, width]);
     let device = hidden.device();
@@ -166,14 +177,16 @@ fn chunks<'a>(hidden: &'a Tensor<3>, batch: &'a Batch, loss_chunk: usize) -> imp
         let len = values.len();
         Tensor::<1, Int>::from_data(TensorData::new(values, [len]), &device)
     };
-    batch.positions.chunks(loss_chunk).zip(batch.targets.chunks(loss_chunk)).map(move |(positions, targets)| {
-        let positions = ints(positions.iter().map(|position| *position as i32).collect());
-        Chunk {
-            hidden: flat.clone().select(0, positions.clone()),
-            positions,
-            targets: ints(targets.iter().map(|target| *target as i32).collect()),
-        }
-    })
+    batch.positions.chunks(loss_chunk).zip(batch.targets.chunks(loss_chunk)).map(
+        move |(positions, targets)| {
+            let positions = ints(positions.iter().map(|position| *position as i32).collect());
+            Chunk {
+                hidden: flat.clone().select(0, positions.clone()),
+                positions,
+                targets: ints(targets.iter().map(|target| *target as i32).collect()),
+            }
+        },
+    )
 }
 
 /// # Shapes

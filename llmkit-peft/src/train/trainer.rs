@@ -138,12 +138,15 @@ impl<A: PeftModule> Trainer<A> {
     /// [`Error::NoGradient`] if there are any: training would silently leave them as they are.
     pub fn preflight(&self, examples: &[&Example]) -> Result<()> {
         let batch = Batch::new(examples, &self.model.device());
-        self.check_gradients(&loss_and_gradients(self.model.as_ref(), &self.adapter, &batch, self.options()).gradients)
+        self.check_gradients(
+            &loss_and_gradients(self.model.as_ref(), &self.adapter, &batch, self.options()).gradients,
+        )
     }
 
     fn check_gradients(&self, gradients: &Gradients) -> Result<()> {
         let names = self.adapter.parameter_names().into_iter();
-        let names: Vec<_> = names.filter(|(id, _)| gradients.get(*id).is_none()).map(|(_, name)| name).collect();
+        let names: Vec<_> =
+            names.filter(|(id, _)| gradients.get(*id).is_none()).map(|(_, name)| name).collect();
         if names.is_empty() { Ok(()) } else { Err(Error::NoGradient { names }) }
     }
 
@@ -152,7 +155,13 @@ impl<A: PeftModule> Trainer<A> {
     /// # Errors
     /// [`Error::NoData`] if no token of them is learned.
     pub fn evaluate(&self, examples: &[Example]) -> Result<f64> {
-        evaluate(self.model.as_ref(), &self.adapter.valid(), examples, self.config.batch_size, self.config.loss_chunk)
+        evaluate(
+            self.model.as_ref(),
+            &self.adapter.valid(),
+            examples,
+            self.config.batch_size,
+            self.config.loss_chunk,
+        )
     }
 
     /// Trains on `train` until the last step, or until it is stopped, and scores `heldout` (which may be empty) as the configuration
@@ -161,15 +170,25 @@ impl<A: PeftModule> Trainer<A> {
     /// # Errors
     /// [`Error::NoData`] if no token is learned, [`Error::NoGradient`] before the first step, [`Error::NotFinite`] when training
     /// diverges (the adapter stays as it was before that step), [`Error::Core`] when a checkpoint can't be written.
-    pub fn fit(&mut self, train: &[Example], heldout: &[Example], observer: &mut dyn Observer) -> Result<Report> {
+    pub fn fit(
+        &mut self,
+        train: &[Example],
+        heldout: &[Example],
+        observer: &mut dyn Observer,
+    ) -> Result<Report> {
         if train.iter().all(|example| example.trained_tokens() == 0) {
             return Err(Error::NoData { reason: "no example has a token to learn".into() });
         }
         let total_steps = self.config.total_steps(train.len());
         let schedule = self.config.schedule(total_steps);
         let lengths: Vec<usize> = train.iter().map(|example| example.ids.len()).collect();
-        let mut report =
-            Report { steps: self.optimizer.steps(), mean_loss: 0.0, heldout_loss: None, checkpoint: None, interrupted: false };
+        let mut report = Report {
+            steps: self.optimizer.steps(),
+            mean_loss: 0.0,
+            heldout_loss: None,
+            checkpoint: None,
+            interrupted: false,
+        };
         let mut losses = Vec::new();
 
         'run: while report.steps < total_steps {
@@ -179,7 +198,8 @@ impl<A: PeftModule> Trainer<A> {
                 if report.steps == total_steps {
                     break 'run;
                 }
-                let step = self.step(train, batches, schedule.at(report.steps), report.steps + 1, total_steps)?;
+                let step =
+                    self.step(train, batches, schedule.at(report.steps), report.steps + 1, total_steps)?;
                 self.position.step_in_epoch += 1;
                 report.steps += 1;
                 losses.push(step.loss);
@@ -259,7 +279,8 @@ impl<A: PeftModule> Trainer<A> {
     fn save_checkpoint(&self, step: usize, observer: &mut dyn Observer) -> Result<Option<PathBuf>> {
         let Some(folder) = &self.checkpoints else { return Ok(None) };
         let position = self.position;
-        let written = checkpoint::save(folder, step, &self.adapter.valid(), &self.optimizer, position, &self.config)?;
+        let written =
+            checkpoint::save(folder, step, &self.adapter.valid(), &self.optimizer, position, &self.config)?;
         observer.saved(&written);
         checkpoint::prune(folder, self.config.keep_checkpoints)?;
         Ok(Some(written))
@@ -284,7 +305,9 @@ pub fn evaluate(
     let mut order: Vec<&Example> = examples.iter().collect();
     order.sort_by_key(|example| example.ids.len());
     let device = model.device();
-    let sums = order.chunks(batch_size).map(|batch| evaluate_batch(model, adapter, &Batch::new(batch, &device), loss_chunk));
+    let sums = order
+        .chunks(batch_size)
+        .map(|batch| evaluate_batch(model, adapter, &Batch::new(batch, &device), loss_chunk));
     Ok(sums.sum::<f64>() / tokens as f64)
 }
 
