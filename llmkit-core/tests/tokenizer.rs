@@ -214,16 +214,18 @@ fn begin_and_end_tokens_are_added_as_the_gguf_says() {
 
 #[test]
 fn a_stream_shows_characters_whole_and_soon() {
-    let text = "naïve 你好 👩‍👩‍👧‍👦!";
+    let text = "señal ἀγάπη 凤凰 🦊🐉 𝔘 end";
     let tokenizer = Tokenizer::from_folder(fixtures().join("byte_level")).unwrap();
     let ids = tokenizer.encode(text, false).unwrap();
-    assert!(ids.len() > text.chars().count(), "characters must be split over tokens");
+    let mut held = 0;
     let mut stream = tokenizer.decode_stream(true);
     let mut shown = String::new();
     for (index, &id) in ids.iter().enumerate() {
         if let Some(piece) = stream.step(id).unwrap() {
             assert!(!piece.contains(char::REPLACEMENT_CHARACTER), "{piece:?}");
             shown += &piece;
+        } else {
+            held += 1;
         }
         // Nothing that is complete is held back.
         let complete = tokenizer.decode(&ids[..=index], true).unwrap();
@@ -231,6 +233,7 @@ fn a_stream_shows_characters_whole_and_soon() {
     }
     assert_eq!(stream.finish().unwrap(), None);
     assert_eq!(shown, text);
+    assert!(held > 10, "only {held} tokens end within a character");
 }
 
 #[test]
