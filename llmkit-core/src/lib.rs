@@ -1,5 +1,47 @@
-//! Language models on [burn](https://burn.dev): checkpoints, tokenizers, chat templates, generation, and the
-//! traits that llmkit's other crates speak.
+//! Language models on [burn](https://burn.dev): checkpoints, tokenizers, chat templates, generation, and the traits that llmkit's
+//! other crates speak.
+//!
+//! ```
+//! # #[cfg(feature = "models")]
+//! # fn main() -> llmkit_core::Result<()> {
+//! use burn::tensor::{Int, Tensor};
+//! use llmkit_core::checkpoint::Checkpoint;
+//! use llmkit_core::models::load_causal_lm;
+//! use llmkit_core::{Device, NoAdapter};
+//!
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama/gguf/model.gguf");
+//! // A folder of Hugging Face's or a GGUF file; every tensor of it must find its place.
+//! let device = Device::from_env()?.resolve()?;
+//! let model = load_causal_lm(&Checkpoint::open(path)?, &device)?;
+//!
+//! let ids = Tensor::<2, Int>::from_ints([[3, 14, 15, 92]], &device);
+//! let logits = model.forward(ids, &NoAdapter);
+//! assert_eq!(logits.dims(), [1, 4, model.vocab_size()]);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "models"))]
+//! # fn main() {}
+//! ```
+//!
+//! With its tokenizer and chat template, a model is a `models::Pretrained`, which answers conversations.
+//!
+//! # Map
+//!
+//! - The root: [`LanguageModel`], [`Embedder`], [`Reranker`] and [`Message`], which applications speak; with the feature `models` also
+//!   `Tokenizer`, `ChatTemplate`, `Device`, and `Adapter`, the places where a fine-tuning method acts;
+//! - `checkpoint`: safetensors and GGUF, read and written;
+//! - `models`: the architectures, one file each; `nn`: the layers that they share; `kernels`: fused operations under those;
+//! - `generate`: logits to text.
+//!
+//! # Features
+//!
+//! | Feature | Default | What it adds |
+//! |---|---|---|
+//! | `models` | by a backend | everything that runs a model; without it, traits and plain types, and no burn |
+//! | `cpu` | yes | burn's CPU backend, flex |
+//! | `wgpu` | | any GPU through wgpu |
+//! | `cuda` | | NVIDIA GPUs |
+//! | `hub` | | downloading from the Hugging Face hub |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -487,6 +487,8 @@ fn the_penalty_counts_each_token_once_and_the_answer_too() {
     assert_eq!(sampler.choose(&mut [3.0, 1.6, 1.0]).unwrap(), 1);
     // Now 1 counts as well; negative logits are doubled.
     assert_eq!(sampler.choose(&mut [-1.0, -1.0, -1.5]).unwrap(), 2);
+    // All have been seen but 3: small positive logits are halved too.
+    assert_eq!(sampler.choose(&mut [0.4, 0.1, 0.0, 0.3]).unwrap(), 3);
 }
 
 #[test]

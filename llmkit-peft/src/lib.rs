@@ -1,4 +1,52 @@
-//! Parameter-efficient fine-tuning of language models on [burn](https://burn.dev).
+//! Parameter-efficient fine-tuning of language models on [burn](https://burn.dev): LoRA, PEFT's files both ways, and a trainer.
+//!
+//! ```
+//! use llmkit_core::checkpoint::Checkpoint;
+//! use llmkit_core::models::load_causal_lm;
+//! use llmkit_core::Device;
+//! use llmkit_peft::data::Example;
+//! use llmkit_peft::train::{Silent, TrainConfig, Trainer};
+//! use llmkit_peft::{Lora, LoraConfig, PeftModule, Targets, print_trainable_parameters};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../llmkit-core/tests/fixtures/llama/gqa-tied");
+//! # let out = tempfile::tempdir()?;
+//! # let out = out.path();
+//! // The base: loaded once, never changed, never tracked.
+//! let model = load_causal_lm(&Checkpoint::open(folder)?, &Device::Auto.resolve()?)?;
+//!
+//! // What trains: a module of its own.
+//! let lora = Lora::new(model.as_ref(), LoraConfig::new(Targets::AllLinear).with_rank(4), 0)?;
+//! println!("{}", print_trainable_parameters(model.as_ref(), &lora));
+//!
+//! // Token ids, of which the first two are the prompt. `data` makes them from files and the model's chat template.
+//! let examples = [Example { ids: vec![5, 9, 30, 31, 32], prompt_len: 2 }];
+//! let config = TrainConfig { epochs: 20, learning_rate: 1e-2, ..TrainConfig::default() };
+//! let mut trainer = Trainer::new(model.clone(), lora, config)?;
+//! let before = trainer.evaluate(&examples)?;
+//! let report = trainer.fit(&examples, &examples, &mut Silent)?;
+//! assert!(report.heldout_loss < Some(before / 2.0));
+//!
+//! // A folder that Python's PEFT loads, and we do.
+//! trainer.into_adapter().save(out)?;
+//! let lora = Lora::load(model.as_ref(), out)?;
+//! let merged = llmkit_peft::merge(model.as_ref(), &lora);
+//! # assert_eq!(merged.num_blocks(), model.num_blocks());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Map
+//!
+//! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
+//! - [`PeftModule`]: what a method is; implement it for one of your own;
+//! - [`merge`], [`save_merged`]: a model with the adapter worked in;
+//! - [`data`]: Alpaca files to examples, examples to batches;
+//! - [`train`]: losses and gradients, the optimizer, the trainer with its checkpoints.
+//!
+//! # Features
+//!
+//! `cpu` (the default), `wgpu` and `cuda` build a backend in; they add up, and [`llmkit_core::Device`] chooses when the program runs.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod data;
@@ -7,6 +55,7 @@ mod error;
 mod lora;
 mod merge;
 mod module;
+mod parameters;
 mod summary;
 mod targets;
 pub mod train;

@@ -3,15 +3,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Param;
-use burn::tensor::TensorData;
-use llmkit_core::checkpoint::{save_sharded, write_atomic};
+use llmkit_core::checkpoint::{TensorData, save_sharded, write_atomic};
 use llmkit_core::models::CausalLm;
 use llmkit_core::nn::{Layer, LayerMut};
 
 use crate::{Lora, Result};
 
 /// The largest shard that [`save_merged`] writes, in bytes: Hugging Face's default.
-const MAX_SHARD: u64 = 5_000_000_000;
+const MAX_SHARD: usize = 5_000_000_000;
 
 /// A model of its own with the LoRA worked into its weights: it computes the same without the adapter's cost.
 ///
@@ -69,23 +68,23 @@ pub fn merge(model: &dyn CausalLm, lora: &Lora) -> Arc<dyn CausalLm> {
 pub fn save_merged(model: &dyn CausalLm, folder: impl AsRef<Path>) -> Result<()> {
     let folder = folder.as_ref();
     fs::create_dir_all(folder).map_err(llmkit_core::Error::io("create", folder))?;
-    let mut tensors: Vec<(String, TensorData)> = Vec::new();
+    let mut tensors: Vec<(String, TensorData<'static>)> = Vec::new();
     model.visit(&mut |layer| {
         let path = layer.path().to_owned();
         match layer {
             Layer::Linear(_) if model.is_tied() && path == "lm_head" => {}
             Layer::Linear(linear) => {
-                tensors.push((format!("{path}.weight"), linear.weight.to_data()));
-                tensors.extend(linear.bias.as_ref().map(|bias| (format!("{path}.bias"), bias.to_data())));
+                tensors.push((format!("{path}.weight"), TensorData::from_tensor(linear.weight.clone())));
+                tensors.extend(linear.bias.as_ref().map(|bias| (format!("{path}.bias"), TensorData::from_tensor(bias.clone()))));
             }
-            Layer::Norm(norm) => tensors.push((format!("{path}.weight"), norm.weight.to_data())),
-            Layer::Embedding(embedding) => tensors.push((format!("{path}.weight"), embedding.weight.to_data())),
+            Layer::Norm(norm) => tensors.push((format!("{path}.weight"), TensorData::from_tensor(norm.weight.clone()))),
+            Layer::Embedding(embedding) => tensors.push((format!("{path}.weight"), TensorData::from_tensor(embedding.weight.clone()))),
         }
     });
-    save_sharded(folder, tensors, MAX_SHARD)?;
+    save_sharded(folder, tensors, None, MAX_SHARD)?;
     let mut config = model.config().clone();
     config["dtype"] = "float32".into();
     config["torch_dtype"] = "float32".into();
     let json = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
-    Ok(write_atomic(&folder.join("config.json"), |file| std::io::Write::write_all(file, json.as_bytes()))?)
+    Ok(write_atomic(folder.join("config.json"), |file| std::io::Write::write_all(file, json.as_bytes()))?)
 }

@@ -8,6 +8,8 @@ use crate::{Error, Result};
 /// PEFT's `target_modules` and `exclude_modules`: which layers a method acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Targets {
+    /// PEFT's choice for the model's architecture: `q_proj` and `v_proj` for Llama and its kin.
+    ModelDefault,
     /// Every linear layer but the output head.
     AllLinear,
     /// Layers whose whole path matches this regular expression.
@@ -16,7 +18,14 @@ pub enum Targets {
     Names(Vec<String>),
 }
 
+/// PEFT's defaults for the architectures that this version runs.
+const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
+
 impl Targets {
+    pub(crate) fn model_default() -> Self {
+        Self::ModelDefault
+    }
+
     /// The layers of these names.
     pub fn names<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
         Self::Names(names.into_iter().map(Into::into).collect())
@@ -33,7 +42,8 @@ enum OneOrMany {
 
 impl<'de> Deserialize<'de> for Targets {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(match OneOrMany::deserialize(deserializer)? {
+        let Some(given) = Option::<OneOrMany>::deserialize(deserializer)? else { return Ok(Self::ModelDefault) };
+        Ok(match given {
             OneOrMany::One(text) if text.eq_ignore_ascii_case("all-linear") => Self::AllLinear,
             OneOrMany::One(pattern) => Self::Regex(pattern),
             OneOrMany::Many(names) => Self::Names(names),
@@ -44,6 +54,7 @@ impl<'de> Deserialize<'de> for Targets {
 impl Serialize for Targets {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
+            Self::ModelDefault => serializer.serialize_none(),
             Self::AllLinear => "all-linear".serialize(serializer),
             Self::Regex(pattern) => pattern.serialize(serializer),
             Self::Names(names) => names.serialize(serializer),
@@ -107,9 +118,17 @@ impl TargetModules {
             Some(Indices::One(index)) => vec![*index],
             Some(Indices::Many(indices)) => indices.clone(),
         };
+        if fields.layers_pattern.is_some() && fields.layers_to_transform.is_none() {
+            return Err(Error::Config {
+                origin: origin.to_path_buf(),
+                field: "layers_pattern".into(),
+                expected: "null where `layers_to_transform` is null".into(),
+                found: "a pattern".into(),
+            });
+        }
         let layers = match (indices.is_empty(), fields.target_modules) {
             (true, _) => None,
-            (false, Targets::Names(_)) => Some(LayerFilter { indices, patterns: layer_patterns(&fields, origin)? }),
+            (false, Targets::Names(_) | Targets::ModelDefault) => Some(LayerFilter { indices, patterns: layer_patterns(&fields, origin)? }),
             (false, _) => {
                 return Err(Error::Config {
                     origin: origin.to_path_buf(),
@@ -141,13 +160,16 @@ impl TargetModules {
         {
             return false;
         }
-        self.targets.matches(path, is_head) && self.layers.as_ref().is_none_or(|layers| layers.matches(path))
+        let named_in_full = matches!(&self.targets, Matcher::Names(names) if names.iter().any(|name| name == path));
+        self.targets.matches(path, is_head)
+            && (named_in_full || self.layers.as_ref().is_none_or(|layers| layers.matches(path)))
     }
 }
 
 impl Matcher {
     fn new(targets: &Targets, field: &str, origin: &Path) -> Result<Self> {
         Ok(match targets {
+            Targets::ModelDefault => Self::Names(DEFAULT_TARGETS.map(str::to_owned).to_vec()),
             Targets::AllLinear => Self::AllLinear,
             Targets::Regex(pattern) => Self::Whole(compile(&format!("^(?:{pattern})$"), field, origin)?),
             Targets::Names(names) => Self::Names(names.clone()),

@@ -174,12 +174,20 @@ mod tests {
             PathBuf::from(std::env::var_os("LLMKIT_SMALL_DISK").expect("LLMKIT_SMALL_DISK names a folder"));
         let path = folder.join("weights");
         fs::write(&path, "old").unwrap();
-        let result = write_atomic(&path, |file| file.write_all(&vec![7; 8 << 20]));
-        assert!(
-            matches!(&result, Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull),
-            "{result:?}"
-        );
-        assert_eq!(fs::read(&path).unwrap(), b"old");
+        let refused = |bytes: usize| {
+            let result = write_atomic(&path, |file| file.write_all(&vec![7; bytes]));
+            assert!(
+                matches!(&result, Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull),
+                "{result:?}"
+            );
+            assert_eq!(fs::read(&path).unwrap(), b"old");
+        };
+        refused(8 << 20);
         assert_eq!(names_in(&folder), ["weights"]);
+        // Fewer bytes than the buffer, so that the disk refuses only when it is flushed.
+        let filler = folder.join("filler");
+        let _ = fs::write(&filler, vec![7; 8 << 20]);
+        refused(BUFFER_BYTES / 2);
+        assert_eq!(names_in(&folder), ["filler", "weights"]);
     }
 }

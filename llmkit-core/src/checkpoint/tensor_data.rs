@@ -96,6 +96,16 @@ impl<'a> TensorData<'a> {
         Self { shape: shape.into(), dtype, values: Values::Deferred(Box::new(produce)) }
     }
 
+    /// A tensor on any device, stored in `f32` and read from its device when its turn comes.
+    pub fn from_tensor<const D: usize>(tensor: burn::tensor::Tensor<D>) -> TensorData<'static> {
+        TensorData::deferred(tensor.dims(), FloatType::F32, move || {
+            tensor.try_into_vec_as::<f32>().map_err(|error| Error::Device {
+                requested: "the tensor's own".into(),
+                remedy: format!("reading a tensor from it failed: {error}"),
+            })
+        })
+    }
+
     /// The shape in torch's layout.
     pub fn shape(&self) -> &[usize] {
         &self.shape

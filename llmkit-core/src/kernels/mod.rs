@@ -6,13 +6,17 @@
 
 mod attention;
 mod compose;
+#[cfg(feature = "cpu")]
+mod cpu;
 mod cross_entropy;
+mod lora_linear;
 mod rms_norm;
 mod rope;
 mod swiglu;
 
 pub use attention::{AttentionOptions, attention};
 pub use cross_entropy::cross_entropy;
+pub use lora_linear::{LoraFactors, lora_linear};
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub use swiglu::swiglu;

@@ -1,13 +1,33 @@
+use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use serde_json::{Value, json};
 
-use super::{CausalLm, load_causal_lm};
-use crate::checkpoint::Checkpoint;
-use crate::{ChatTemplate, Result, Tokenizer};
+use super::{CachedModel, CausalLm, load_causal_lm};
+use crate::checkpoint::{Checkpoint, write_atomic};
+use crate::generate::{Generated, GenerationConfig, generate};
+use crate::{Adapter, ChatTemplate, Error, Message, Result, Tokenizer};
 
 /// A language model with what it takes to talk to it, as one folder or GGUF file holds them.
+///
+/// ```no_run
+/// use std::ops::ControlFlow;
+/// use llmkit_core::models::Pretrained;
+/// use llmkit_core::{Device, Message, NoAdapter};
+///
+/// # fn main() -> llmkit_core::Result<()> {
+/// let pretrained = Pretrained::load("SmolLM2-135M-Instruct", &Device::Auto.resolve()?)?;
+/// let question = [Message::user("Where is the library?")];
+/// pretrained.reply(&NoAdapter, &question, &pretrained.generation, &mut |text| {
+///     print!("{text}");
+///     ControlFlow::Continue(())
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Pretrained {
     /// The model.
@@ -16,22 +36,83 @@ pub struct Pretrained {
     pub tokenizer: Tokenizer,
     /// Its chat template.
     pub chat_template: ChatTemplate,
+    /// How it generates unless told otherwise: what its `generation_config.json` says, and the tokens that end its turn.
+    pub generation: GenerationConfig,
 }
 
 impl Pretrained {
     /// Loads a Hugging Face folder or a `.gguf` file onto `device`.
     ///
     /// # Errors
-    /// Whatever is wrong with the files: see [`load_causal_lm`] and [`Tokenizer`].
+    /// Whatever is wrong with the files: see [`load_causal_lm`], [`Tokenizer`], [`ChatTemplate`] and [`GenerationConfig::from_file`].
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let checkpoint = Checkpoint::open(path.as_ref())?;
         let (tokenizer, chat_template) = match checkpoint.gguf() {
             Some(file) => (Tokenizer::from_gguf(file.metadata())?, ChatTemplate::from_gguf(file.metadata())?),
-            None => {
-                (Tokenizer::from_folder(checkpoint.path())?, ChatTemplate::from_folder(checkpoint.path())?)
-            }
+            None => (Tokenizer::from_folder(checkpoint.path())?, ChatTemplate::from_folder(checkpoint.path())?),
         };
+        let settings = checkpoint.path().join("generation_config.json");
+        let mut generation = match checkpoint.gguf() {
+            None if settings.is_file() => GenerationConfig::from_file(settings)?,
+            _ => GenerationConfig::new(),
+        };
+        for id in tokenizer.eos_token_ids() {
+            if !generation.eos_token_ids.contains(id) {
+                generation.eos_token_ids.push(*id);
+            }
+        }
         let model = load_causal_lm(&checkpoint, device)?;
-        Ok(Self { model, tokenizer, chat_template })
+        Ok(Self { model, tokenizer, chat_template, generation })
     }
+
+    /// Answers the conversation in `messages` and hands over the text as it comes; `on_text` may break to stop the answer.
+    ///
+    /// `config` says by itself when the answer ends: derive it from [`generation`](Self::generation), which knows the end tokens.
+    ///
+    /// # Errors
+    /// [`Error::Template`] where the template refuses the conversation, and what [`generate`] reports.
+    pub fn reply(
+        &self,
+        adapter: &dyn Adapter,
+        messages: &[Message],
+        config: &GenerationConfig,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        let prompt = self.chat_template.render(messages, true)?;
+        // The template writes the special tokens itself.
+        let prompt = self.tokenizer.encode(&prompt, false)?;
+        let mut next = CachedModel::new(self.model.as_ref(), adapter);
+        let mut decoder = self.tokenizer.decode_stream(true);
+        generate(&mut next, &mut decoder, &prompt, config, &mut |event| on_text(event.text()))
+    }
+
+    /// Writes the files that a model folder needs beside `config.json` and its weights: `tokenizer.json`, `tokenizer_config.json`,
+    /// `chat_template.jinja` and `generation_config.json`. Python's transformers loads them, whatever kind of file the model came from.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file can't be written; what was there before stays.
+    pub fn save_tokenizer(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        self.tokenizer.save(folder.join("tokenizer.json"))?;
+        let pad = self.tokenizer.pad_token_id().and_then(|id| self.tokenizer.id_to_token(id));
+        let config = json!({
+            "bos_token": self.tokenizer.bos_token(),
+            "clean_up_tokenization_spaces": false,
+            "eos_token": self.tokenizer.eos_token(),
+            "model_max_length": self.model.max_positions(),
+            "pad_token": pad,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        });
+        write_json(&folder.join("tokenizer_config.json"), &config)?;
+        let template = self.chat_template.source();
+        write_atomic(folder.join("chat_template.jinja"), |file| file.write_all(template.as_bytes()))?;
+        let path = folder.join("generation_config.json");
+        let settings = serde_json::to_value(&self.generation)
+            .map_err(|source| Error::Json { path: path.clone(), source })?;
+        write_json(&path, &settings)
+    }
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write_atomic(path, |file| file.write_all(format!("{value:#}\n").as_bytes()))
 }

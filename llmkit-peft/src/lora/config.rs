@@ -17,7 +17,8 @@ use crate::{Error, Result, TargetModules, Targets};
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoraConfig {
-    /// The linear layers to act on.
+    /// The linear layers to act on; default PEFT's choice for the architecture.
+    #[serde(default = "Targets::model_default")]
     pub target_modules: Targets,
     /// Layers to leave out again.
     #[serde(default)]
@@ -220,9 +221,6 @@ impl LoraConfig {
         match fields.remove("peft_type") {
             Some(Value::String(kind)) if kind == "LORA" => {}
             other => return Err(wrong("peft_type", "\"LORA\"", other.unwrap_or(Value::Null).to_string())),
-        }
-        if fields.get("target_modules").is_none_or(Value::is_null) {
-            return Err(wrong("target_modules", "a string or a list of strings", "nothing".into()));
         }
         for field in MUST_BE_NEUTRAL {
             let value = fields.get(field).unwrap_or(&Value::Null);

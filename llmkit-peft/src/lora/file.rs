@@ -3,8 +3,8 @@ use std::fs;
 use std::path::Path;
 
 use burn::module::{Param, ParamId};
-use burn::tensor::{Tensor, TensorData};
-use llmkit_core::checkpoint::{Safetensors, TensorSource, save_safetensors, write_atomic};
+use burn::tensor::Tensor;
+use llmkit_core::checkpoint::{Safetensors, TensorData, TensorSource, save_safetensors, write_atomic};
 use llmkit_core::models::CausalLm;
 
 use super::{Lora, LoraConfig, LoraLayer, SavedLayer};
@@ -44,10 +44,10 @@ impl FileEntry<'_> {
         }
     }
 
-    fn data(&self) -> TensorData {
+    fn data(&self) -> TensorData<'static> {
         match self.param {
-            ParamRef::Matrix(param) => param.val().into_data(),
-            ParamRef::Vector(param) => param.val().into_data(),
+            ParamRef::Matrix(param) => TensorData::from_tensor(param.val().without_autodiff()),
+            ParamRef::Vector(param) => TensorData::from_tensor(param.val().without_autodiff()),
         }
     }
 }
@@ -75,9 +75,9 @@ impl Lora {
             let data = entry.data();
             (entry.key, data)
         });
-        save_safetensors(&folder.join(WEIGHTS), tensors, &[("format", "pt")])?;
+        save_safetensors(folder.join(WEIGHTS), tensors, None)?;
         let json = self.config.to_json();
-        Ok(write_atomic(&folder.join(CONFIG), |file| std::io::Write::write_all(file, json.as_bytes()))?)
+        Ok(write_atomic(folder.join(CONFIG), |file| std::io::Write::write_all(file, json.as_bytes()))?)
     }
 
     fn fill(self, file: &dyn TensorSource) -> Result<Self> {

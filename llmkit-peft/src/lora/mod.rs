@@ -66,8 +66,7 @@ impl Lora {
         let mut saved_found = vec![false; config.modules_to_save.len()];
         model.visit(&mut |layer| {
             let path = layer.path();
-            // PEFT's rule: the end of the path, without a dot before it.
-            let save = config.modules_to_save.iter().position(|module| path.ends_with(module.as_str()));
+            let save = config.modules_to_save.iter().position(|module| is_within(path, module));
             if let Some(entry) = save {
                 saved_found[entry] = true;
                 places.insert(path.to_owned(), Place::Saved(saved.len()));
@@ -136,7 +135,7 @@ impl Lora {
     /// The paths of the layers that have an update, in the model's order, with its rank and scale.
     pub fn targets(&self) -> impl Iterator<Item = (&str, Sizes)> {
         self.layers.iter().map(|layer| {
-            (layer.path.as_str(), Sizes { rank: layer.lora_a.shape().dims[0], scale: layer.scale })
+            (layer.path.as_str(), Sizes { rank: layer.lora_a.val().dims()[0], scale: layer.scale })
         })
     }
 
@@ -153,6 +152,12 @@ impl Lora {
             Place::Lora(_) => None,
         }
     }
+}
+
+/// PEFT's rule for `modules_to_save`: the path, or that of a module around it, ends in `module`, with no dot needed before.
+fn is_within(path: &str, module: &str) -> bool {
+    let ends = path.match_indices('.').map(|(dot, _)| dot).chain([path.len()]);
+    ends.into_iter().any(|end| path[..end].ends_with(module))
 }
 
 impl Adapter for Lora {

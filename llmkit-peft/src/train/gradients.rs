@@ -56,8 +56,8 @@ impl Gradients {
             return 0.0;
         }
         // Summed on the host in double precision: one transfer, and the same order everywhere.
-        let squares: Vec<f32> = Tensor::cat(squares, 0).into_data_as::<f32>().to_vec().unwrap_or_default();
-        squares.into_iter().map(f64::from).sum::<f64>().sqrt()
+        let squares = Tensor::cat(squares, 0).into_data_as::<f32>();
+        squares.iter::<f32>().map(f64::from).sum::<f64>().sqrt()
     }
 
     /// Shortens the gradients, all by one factor, so that their global norm is at most `max_norm`, as torch's `clip_grad_norm_` does.

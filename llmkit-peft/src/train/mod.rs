@@ -13,4 +13,4 @@ pub use config::TrainConfig;
 pub use gradients::Gradients;
 pub use schedule::{Decay, Schedule};
 pub use step::{Recompute, StepOptions, StepOutput, evaluate_batch, loss_and_gradients};
-pub use trainer::{Observer, Report, Silent, StepReport, Trainer};
+pub use trainer::{Observer, Report, Silent, StepReport, Trainer, evaluate};

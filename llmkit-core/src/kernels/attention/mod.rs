@@ -1,5 +1,7 @@
 //! Scaled dot-product attention.
 
+#[cfg(feature = "cpu")]
+mod flex;
 mod primitive;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -80,12 +82,20 @@ struct Outputs<B: Backend> {
     log_sum: FloatTensor<B>,
 }
 
-/// The gradients with respect to the inputs.
+/// Whose gradients are needed.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    q: bool,
+    k: bool,
+    v: bool,
+}
+
+/// The gradients with respect to the inputs that want one.
 #[derive(Debug)]
 struct InputGrads<B: Backend> {
-    q: FloatTensor<B>,
-    k: FloatTensor<B>,
-    v: FloatTensor<B>,
+    q: Option<FloatTensor<B>>,
+    k: Option<FloatTensor<B>>,
+    v: Option<FloatTensor<B>>,
 }
 
 /// What a backend computes; its defaults serve any.
@@ -94,13 +104,15 @@ trait AttentionKernel: Backend {
         primitive::forward::<Self>(inputs)
     }
 
-    fn backward(inputs: Inputs<Self>, outputs: Outputs<Self>, grad: FloatTensor<Self>) -> InputGrads<Self> {
-        primitive::backward::<Self>(inputs, outputs, grad)
+    fn backward(
+        inputs: Inputs<Self>,
+        outputs: Outputs<Self>,
+        grad: FloatTensor<Self>,
+        wanted: Wanted,
+    ) -> InputGrads<Self> {
+        primitive::backward::<Self>(inputs, outputs, grad, wanted)
     }
 }
-
-#[cfg(feature = "cpu")]
-impl AttentionKernel for burn::backend::Flex {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 impl AttentionKernel for burn::backend::Cube {}
@@ -160,16 +172,13 @@ impl<B: AttentionKernel> Backward<B, 3> for AttentionBackward {
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let (inputs, outputs) = ops.state;
-        let input_grads = B::backward(inputs, outputs, grad);
-        let [q_node, k_node, v_node] = ops.parents;
-        if let Some(node) = q_node {
-            grads.register::<B>(node.id, input_grads.q);
-        }
-        if let Some(node) = k_node {
-            grads.register::<B>(node.id, input_grads.k);
-        }
-        if let Some(node) = v_node {
-            grads.register::<B>(node.id, input_grads.v);
+        let [q, k, v] = ops.parents;
+        let wanted = Wanted { q: q.is_some(), k: k.is_some(), v: v.is_some() };
+        let input_grads = B::backward(inputs, outputs, grad, wanted);
+        for (node, grad) in [(q, input_grads.q), (k, input_grads.k), (v, input_grads.v)] {
+            if let (Some(node), Some(grad)) = (node, grad) {
+                grads.register::<B>(node.id, grad);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Shape, TensorData, TensorMetadata};
 
 use super::super::compose::{cast, widen};
-use super::{InputGrads, Inputs, Outputs};
+use super::{InputGrads, Inputs, Outputs, Wanted};
 
 /// The sizes of one call.
 #[derive(Clone, Copy)]
@@ -72,6 +72,7 @@ pub(super) fn backward<B: Backend>(
     inputs: Inputs<B>,
     outputs: Outputs<B>,
     grad: FloatTensor<B>,
+    wanted: Wanted,
 ) -> InputGrads<B> {
     let dims = Dims::of(&inputs);
     let dtype = inputs.q.dtype();
@@ -80,20 +81,23 @@ pub(super) fn backward<B: Backend>(
     let weights = B::float_exp(B::float_sub(scores(dims, &inputs), log_sum));
 
     let grad = dims.fold::<B>(grad);
+    let transposed = |x| B::float_swap_dims(x, 2, 3);
+    let keys_first = |x| B::float_permute(x, &[0, 2, 1, 3]);
+    let grad_v = wanted
+        .v
+        .then(|| keys_first(B::float_matmul(transposed(cast::<B>(weights.clone(), dtype)), grad.clone())));
+    if !wanted.q && !wanted.k {
+        return InputGrads { q: None, k: None, v: grad_v };
+    }
+
     let output = dims.fold::<B>(outputs.output);
     let delta = B::float_sum_dim(B::float_mul(widen::<B>(grad.clone()), widen::<B>(output)), 3);
-    let grad_weights = widen::<B>(B::float_matmul(grad.clone(), B::float_permute(inputs.v, &[0, 2, 3, 1])));
-    let grad_scores = B::float_mul(weights.clone(), B::float_sub(grad_weights, delta));
+    let grad_weights = widen::<B>(B::float_matmul(grad, B::float_permute(inputs.v, &[0, 2, 3, 1])));
+    let grad_scores = B::float_mul(weights, B::float_sub(grad_weights, delta));
     let grad_scores = cast::<B>(B::float_mul_scalar(grad_scores, inputs.options.scale.into()), dtype);
-
-    let q = dims.fold::<B>(inputs.q);
-    let k = B::float_permute(inputs.k, &[0, 2, 1, 3]);
-    let transposed = |x| B::float_swap_dims(x, 2, 3);
-    let grad_v = B::float_matmul(transposed(cast::<B>(weights, dtype)), grad);
-    let grad_k = B::float_matmul(transposed(grad_scores.clone()), q);
-    InputGrads {
-        q: dims.unfold::<B>(B::float_matmul(grad_scores, k)),
-        k: B::float_permute(grad_k, &[0, 2, 1, 3]),
-        v: B::float_permute(grad_v, &[0, 2, 1, 3]),
-    }
+    let grad_k = wanted
+        .k
+        .then(|| keys_first(B::float_matmul(transposed(grad_scores.clone()), dims.fold::<B>(inputs.q))));
+    let grad_q = wanted.q.then(|| dims.unfold::<B>(B::float_matmul(grad_scores, keys_first(inputs.k))));
+    InputGrads { q: grad_q, k: grad_k, v: grad_v }
 }

@@ -1,5 +1,7 @@
 //! The loss of a language model.
 
+#[cfg(feature = "cpu")]
+mod flex;
 mod primitive;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -54,9 +56,6 @@ trait CrossEntropyKernel: Backend {
         primitive::backward::<Self>(logits, targets, log_sum, grad)
     }
 }
-
-#[cfg(feature = "cpu")]
-impl CrossEntropyKernel for burn::backend::Flex {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 impl CrossEntropyKernel for burn::backend::Cube {}

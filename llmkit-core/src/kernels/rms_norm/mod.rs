@@ -1,5 +1,7 @@
 //! Root-mean-square normalisation.
 
+#[cfg(feature = "cpu")]
+mod flex;
 mod primitive;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -51,9 +53,6 @@ trait RmsNormKernel: Backend {
         primitive::grad_weight::<Self>(x, grad, eps)
     }
 }
-
-#[cfg(feature = "cpu")]
-impl RmsNormKernel for burn::backend::Flex {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 impl RmsNormKernel for burn::backend::Cube {}

@@ -1,5 +1,7 @@
 //! Rotary position embeddings.
 
+#[cfg(feature = "cpu")]
+mod flex;
 mod primitive;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -13,15 +15,14 @@ use burn::tensor::Tensor;
 /// `i + head_dim / 2` as Hugging Face checkpoints do:
 /// `y[i] = x[i] cos[i] - x[i + d/2] sin[i]`, `y[i + d/2] = x[i + d/2] cos[i] + x[i] sin[i]`.
 ///
-/// No gradient flows to `cos` and `sin`.
-///
 /// # Shapes
 /// - `x`: `[batch, seq, heads, head_dim]`
 /// - `cos`, `sin`: `[seq, head_dim / 2]`, the angles of each position of `x`
 /// - output: `[batch, seq, heads, head_dim]`
 ///
 /// # Panics
-/// If `head_dim` is odd, or `cos` or `sin` is not `[seq, head_dim / 2]`.
+/// If `head_dim` is odd, `cos` or `sin` is not `[seq, head_dim / 2]`, or either is tracked by autodiff: they
+/// get no gradient.
 pub fn rope(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
     let [_, seq, _, head_dim] = x.dims();
     assert!(head_dim % 2 == 0, "rope: head_dim must be even, found x {:?}", x.dims());
@@ -56,9 +57,6 @@ trait RopeKernel: Backend {
     }
 }
 
-#[cfg(feature = "cpu")]
-impl RopeKernel for burn::backend::Flex {}
-
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 impl RopeKernel for burn::backend::Cube {}
 
@@ -78,6 +76,10 @@ impl Rope for burn::backend::Cube {
 
 impl<B: RopeKernel, C: CheckpointStrategy> Rope for Autodiff<B, C> {
     fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        assert!(
+            !cos.is_tracked() && !sin.is_tracked(),
+            "rope: cos and sin get no gradient, so they must not be tracked"
+        );
         let (x, node) = x.into_parts();
         let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
         match RopeBackward.prepare::<C>([node]).compute_bound().stateful() {

@@ -1,5 +1,7 @@
 //! The gate of a feed-forward layer.
 
+#[cfg(feature = "cpu")]
+mod flex;
 mod primitive;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -43,9 +45,6 @@ trait SwigluKernel: Backend {
         primitive::backward::<Self>(gate, up, grad)
     }
 }
-
-#[cfg(feature = "cpu")]
-impl SwigluKernel for burn::backend::Flex {}
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 impl SwigluKernel for burn::backend::Cube {}

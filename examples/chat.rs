@@ -1,0 +1,124 @@
+//! Talks with a model, and with an adapter that was trained for it.
+//!
+//! ```text
+//! cargo run --release --example chat
+//! cargo run --release --example chat -- --adapter target/finetune/adapter
+//! echo 'Define the word "harbor".' | cargo run --release --example chat
+//! ```
+
+use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Parser;
+use llmkit_core::models::Pretrained;
+use llmkit_core::{Adapter, ChatRequest, Device, Message, NoAdapter};
+use llmkit_peft::Lora;
+
+#[path = "support/device.rs"]
+mod device;
+#[path = "support/interrupt.rs"]
+mod interrupt;
+#[path = "support/model.rs"]
+mod model;
+
+/// Talk with a model. Each line of the input is a message; /reset forgets the conversation, /quit or Ctrl-D leaves, and Ctrl-C stops an
+/// answer.
+#[derive(Parser)]
+struct Args {
+    /// The model: a Hugging Face folder, a .gguf file, or a repository on the hub [default: SmolLM2-135M-Instruct]
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// A LoRA on top of it: a folder as PEFT saves it.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// Instructions that hold for the whole conversation.
+    #[arg(long)]
+    system: Option<String>,
+    /// How freely to choose: 0 always takes the likeliest token [default: what the model's own file says, else 0]
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Choose among the likeliest tokens with this much probability together, above 0 and up to 1.
+    #[arg(long)]
+    top_p: Option<f32>,
+    /// Fixes the choices.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// The longest answer, in tokens.
+    #[arg(long, default_value_t = 512)]
+    max_new_tokens: usize,
+    /// Where to compute: auto, cpu, wgpu, cuda or cuda:N [default: LLMKIT_DEVICE, else auto]
+    #[arg(long)]
+    device: Option<Device>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let device = device::choose(args.device)?;
+    let pretrained = Pretrained::load(model::find(args.model.as_deref())?, &device)?;
+    let lora = args.adapter.map(|folder| Lora::load(pretrained.model.as_ref(), folder)).transpose()?;
+    let adapter: &dyn Adapter = match &lora {
+        Some(lora) => lora,
+        None => &NoAdapter,
+    };
+    let config = pretrained.generation.for_request(&ChatRequest {
+        max_tokens: Some(args.max_new_tokens),
+        temperature: args.temperature,
+        top_p: args.top_p,
+        seed: Some(args.seed),
+        ..ChatRequest::default()
+    });
+    config.validate()?;
+
+    let answering = interrupt::Answering::install()?;
+    let beginning: Vec<Message> = args.system.map(Message::system).into_iter().collect();
+    let mut conversation = beginning.clone();
+    while let Some(line) = read_line()? {
+        match line.as_str() {
+            "" => continue,
+            "/quit" => break,
+            "/reset" => {
+                conversation.clone_from(&beginning);
+                continue;
+            }
+            _ => conversation.push(Message::user(line)),
+        }
+        let running = answering.begin();
+        let begin = Instant::now();
+        let answer = pretrained.reply(adapter, &conversation, &config, &mut |text| {
+            if show(text).is_err() || running.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        drop(running);
+        show("\n")?;
+        match answer {
+            Ok(answer) => {
+                let (tokens, seconds) = (answer.ids.len(), begin.elapsed().as_secs_f64());
+                eprintln!("[{tokens} tokens, {:.1} tokens/s]", tokens as f64 / seconds);
+                conversation.push(Message::assistant(answer.text));
+            }
+            Err(error) => {
+                // Most likely the conversation has outgrown the context.
+                eprintln!("{error}\n(/reset starts anew)");
+                conversation.pop();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_line() -> Result<Option<String>> {
+    if io::stdin().is_terminal() {
+        show("> ")?;
+    }
+    let mut line = String::new();
+    let read = io::stdin().read_line(&mut line)?;
+    Ok((read > 0).then(|| line.trim().to_owned()))
+}
+
+fn show(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

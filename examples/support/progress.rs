@@ -1,0 +1,81 @@
+//! Shows how training goes: a bar in a terminal, a line now and then in a log.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use llmkit_peft::train::{Observer, StepReport};
+
+/// Lines in a log for a whole run.
+const LINES: usize = 20;
+
+pub(crate) struct TrainingBar {
+    bar: ProgressBar,
+    tokens: usize,
+    seconds: f64,
+    /// The loss over the last steps, older ones counting less: that of a single batch jumps too much to be read.
+    loss: Option<f64>,
+}
+
+impl TrainingBar {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let bar = ProgressBar::new(0);
+        bar.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {eta} left")?);
+        Ok(Self { bar, tokens: 0, seconds: 0.0, loss: None })
+    }
+
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn say(&self, text: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("{text}");
+        } else {
+            self.bar.println(text);
+        }
+    }
+}
+
+impl Observer for TrainingBar {
+    fn step(&mut self, report: &StepReport) -> ControlFlow<()> {
+        self.tokens += report.tokens;
+        self.seconds += report.seconds;
+        let loss = self.loss.map_or(report.loss, |before| 0.9 * before + 0.1 * report.loss);
+        self.loss = Some(loss);
+        let speed = self.tokens as f64 / self.seconds;
+        let memory = peak_memory_mb().map_or(String::new(), |mb| format!(", {mb} MB"));
+        let message = format!("loss {loss:.3}, {speed:.0} tokens/s{memory}");
+
+        if self.bar.length() != Some(report.total_steps as u64) {
+            // A run that goes on from a checkpoint starts in the middle.
+            self.bar.set_length(report.total_steps as u64);
+            self.bar.set_position(report.step as u64 - 1);
+            self.bar.reset_eta();
+        }
+        self.bar.set_message(message.clone());
+        self.bar.set_position(report.step as u64);
+        let every = report.total_steps.div_ceil(LINES);
+        if self.bar.is_hidden() && (report.step.is_multiple_of(every) || report.step == report.total_steps) {
+            let left = self.bar.eta().as_secs();
+            eprintln!("step {}/{}: {message}, {left} s left", report.step, report.total_steps);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn evaluated(&mut self, step: usize, loss: f64) {
+        self.say(&format!("step {step}: held-out loss {loss:.3}"));
+    }
+
+    fn saved(&mut self, folder: &Path) {
+        self.say(&format!("checkpoint in {}", folder.display()));
+    }
+}
+
+/// The most memory that this process has held, in MB, where the system tells.
+pub(crate) fn peak_memory_mb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes / 1024)
+}

@@ -1,1 +1,0 @@
-//! Downloading models from the Hugging Face hub.

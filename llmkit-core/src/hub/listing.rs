@@ -1,0 +1,85 @@
+use serde::Deserialize;
+
+use super::http::{Client, Failure};
+use super::{is_commit, refused};
+use crate::Result;
+
+/// A model's weights in one file.
+pub(super) const SINGLE: &str = "model.safetensors";
+/// A model's weights in several files, and which holds what.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The weights of a PEFT adapter.
+pub(super) const ADAPTER: &str = "adapter_model.safetensors";
+
+/// What is worth having beside the weights.
+const SMALL: [&str; 11] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "adapter_config.json",
+];
+
+/// What a repository holds at one commit.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) commit: String,
+    files: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+impl Listing {
+    pub(super) fn request(client: &Client<'_>, repo: &str, revision: &str) -> Result<Self, Failure> {
+        let json = client.text(&format!("api/models/{repo}/revision/{}", revision.replace('/', "%2F")))?;
+        let answer: Answer = serde_json::from_str(&json)
+            .map_err(|error| refused(format!("the hub's answer is not what it should be: {error}")))?;
+        // It becomes the name of a folder.
+        if !is_commit(&answer.sha) {
+            return Err(refused("the hub's answer names no commit"));
+        }
+        let files = answer.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
+        Ok(Self { commit: answer.sha, files })
+    }
+
+    /// Those of the files beside the weights that exist. The names are ours, so a hostile listing can't add to them.
+    pub(super) fn small_files(&self) -> impl Iterator<Item = &'static str> {
+        SMALL.into_iter().filter(|name| self.has(name))
+    }
+
+    /// The file that holds the weights, or says which files do.
+    pub(super) fn weights(&self) -> Result<&'static str, Failure> {
+        if let Some(name) = [SINGLE, INDEX, ADAPTER].into_iter().find(|name| self.has(name)) {
+            return Ok(name);
+        }
+        let ends = |end: &str| self.files.iter().any(|name| name.ends_with(end));
+        Err(refused(if ends(".gguf") {
+            "it has GGUF files only; download one of them and pass its path"
+        } else if ends(".bin") || ends(".pt") || ends(".pth") {
+            "its weights are pickled, which can run code when read; look for a revision with safetensors (the hub's converter opens \
+             one as `refs/pr/N`), or convert them with transformers' `save_pretrained`"
+        } else {
+            "it has no safetensors"
+        }))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.files.iter().any(|file| file == name)
+    }
+}

@@ -1,0 +1,293 @@
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use llmkit_core::models::CausalLm;
+
+use super::checkpoint::{self, Position};
+use super::{AdamW, Gradients, StepOptions, TrainConfig, evaluate_batch, loss_and_gradients};
+use crate::data::{Batch, Example, batch_order};
+use crate::dropout::derive;
+use crate::{Error, PeftModule, Result};
+
+/// Trains an adapter on a frozen model.
+///
+/// One seed fixes everything: on the CPU the same run gives the same bits, and a run that was interrupted and resumed gives the bits of
+/// one that was not.
+#[derive(Debug)]
+pub struct Trainer<A> {
+    model: Arc<dyn CausalLm>,
+    adapter: A,
+    optimizer: AdamW,
+    config: TrainConfig,
+    checkpoints: Option<PathBuf>,
+    position: Position,
+    stop: Arc<AtomicBool>,
+}
+
+/// What one optimizer step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// The step, from 1.
+    pub step: usize,
+    /// Steps of the whole run.
+    pub total_steps: usize,
+    /// The mean negative log-likelihood of the learned tokens, in nats.
+    pub loss: f64,
+    /// The global norm of the gradients, before clipping.
+    pub grad_norm: f64,
+    /// The step's learning rate.
+    pub learning_rate: f64,
+    /// Tokens read, padding included.
+    pub tokens: usize,
+    /// Tokens learned.
+    pub trained_tokens: usize,
+    /// How long the step took, in seconds.
+    pub seconds: f64,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Optimizer steps made, those before a resume included.
+    pub steps: usize,
+    /// The mean loss over the steps of this run, in nats a learned token.
+    pub mean_loss: f64,
+    /// The mean loss on the held-out data at the end, if there is any.
+    pub heldout_loss: Option<f64>,
+    /// The last checkpoint written.
+    pub checkpoint: Option<PathBuf>,
+    /// Whether the run was stopped before its last step.
+    pub interrupted: bool,
+}
+
+/// Watches a run. Every method has a default that does nothing.
+pub trait Observer {
+    /// A step is done; breaking stops the run as [`Trainer::stop_flag`] does.
+    fn step(&mut self, _report: &StepReport) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    /// The held-out data was scored after `step` steps: the mean loss in nats a learned token.
+    fn evaluated(&mut self, _step: usize, _loss: f64) {}
+
+    /// A checkpoint was written.
+    fn saved(&mut self, _folder: &std::path::Path) {}
+}
+
+/// Watches nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {}
+
+impl<A: PeftModule> Trainer<A> {
+    /// Prepares to train `adapter` on `model`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a setting is out of range.
+    pub fn new(model: Arc<dyn CausalLm>, adapter: A, config: TrainConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self {
+            model,
+            adapter: adapter.train(),
+            optimizer: AdamW::new(config.adamw),
+            config,
+            checkpoints: None,
+            position: Position::default(),
+            stop: Arc::default(),
+        })
+    }
+
+    /// Writes checkpoints into `folder`, as `checkpoint-STEP`.
+    pub fn with_checkpoints(self, folder: impl Into<PathBuf>) -> Self {
+        Self { checkpoints: Some(folder.into()), ..self }
+    }
+
+    /// Goes on from a checkpoint: `adapter` must be the one that was loaded from the same folder.
+    ///
+    /// # Errors
+    /// [`Error::Resume`] if the checkpoint was written with other settings or another adapter; [`Error::Core`] if a file is missing or
+    /// malformed.
+    pub fn resume(self, folder: impl AsRef<std::path::Path>) -> Result<Self> {
+        let (optimizer, position) = checkpoint::load(folder.as_ref(), &self.adapter, &self.config)?;
+        Ok(Self { optimizer, position, ..self })
+    }
+
+    /// Setting this, from another thread or a signal handler, ends the run after the step under way, with a checkpoint where there is a
+    /// folder for it.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
+    }
+
+    /// The adapter as it is now, ready for inference.
+    pub fn adapter(&self) -> A {
+        self.adapter.valid()
+    }
+
+    /// Ends training.
+    pub fn into_adapter(self) -> A {
+        self.adapter.valid()
+    }
+
+    /// Names the trainable parameters that a batch of `examples` gives no gradient.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`] if there are any: training would silently leave them as they are.
+    pub fn preflight(&self, examples: &[&Example]) -> Result<()> {
+        let batch = Batch::new(examples, &self.model.device());
+        self.check_gradients(&loss_and_gradients(self.model.as_ref(), &self.adapter, &batch, self.options()).gradients)
+    }
+
+    fn check_gradients(&self, gradients: &Gradients) -> Result<()> {
+        let names = self.adapter.parameter_names().into_iter();
+        let names: Vec<_> = names.filter(|(id, _)| gradients.get(*id).is_none()).map(|(_, name)| name).collect();
+        if names.is_empty() { Ok(()) } else { Err(Error::NoGradient { names }) }
+    }
+
+    /// The mean loss on `examples`, in nats a learned token, without dropout.
+    ///
+    /// # Errors
+    /// [`Error::NoData`] if no token of them is learned.
+    pub fn evaluate(&self, examples: &[Example]) -> Result<f64> {
+        evaluate(self.model.as_ref(), &self.adapter.valid(), examples, self.config.batch_size, self.config.loss_chunk)
+    }
+
+    /// Trains on `train` until the last step, or until it is stopped, and scores `heldout` (which may be empty) as the configuration
+    /// says.
+    ///
+    /// # Errors
+    /// [`Error::NoData`] if no token is learned, [`Error::NoGradient`] before the first step, [`Error::NotFinite`] when training
+    /// diverges (the adapter stays as it was before that step), [`Error::Core`] when a checkpoint can't be written.
+    pub fn fit(&mut self, train: &[Example], heldout: &[Example], observer: &mut dyn Observer) -> Result<Report> {
+        if train.iter().all(|example| example.trained_tokens() == 0) {
+            return Err(Error::NoData { reason: "no example has a token to learn".into() });
+        }
+        let total_steps = self.config.total_steps(train.len());
+        let schedule = self.config.schedule(total_steps);
+        let lengths: Vec<usize> = train.iter().map(|example| example.ids.len()).collect();
+        let mut report =
+            Report { steps: self.optimizer.steps(), mean_loss: 0.0, heldout_loss: None, checkpoint: None, interrupted: false };
+        let mut losses = Vec::new();
+
+        'run: while report.steps < total_steps {
+            let order = batch_order(&lengths, self.config.batch_size, self.config.seed, self.position.epoch);
+            let step_batches: Vec<_> = order.chunks(self.config.accumulate).collect();
+            while let Some(batches) = step_batches.get(self.position.step_in_epoch) {
+                if report.steps == total_steps {
+                    break 'run;
+                }
+                let step = self.step(train, batches, schedule.at(report.steps), report.steps + 1, total_steps)?;
+                self.position.step_in_epoch += 1;
+                report.steps += 1;
+                losses.push(step.loss);
+                let stop = observer.step(&step).is_break() || self.stop.load(Ordering::Relaxed);
+
+                let due = |every: usize| every > 0 && report.steps.is_multiple_of(every);
+                let last = report.steps == total_steps;
+                if due(self.config.eval_every) && !last && !heldout.is_empty() {
+                    observer.evaluated(report.steps, self.evaluate(heldout)?);
+                }
+                if due(self.config.checkpoint_every) || (stop && !last) {
+                    report.checkpoint = self.save_checkpoint(report.steps, observer)?;
+                }
+                if stop && !last {
+                    report.interrupted = true;
+                    break 'run;
+                }
+            }
+            self.position = Position { epoch: self.position.epoch + 1, step_in_epoch: 0 };
+        }
+
+        report.mean_loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+        if !report.interrupted && !heldout.is_empty() {
+            let loss = self.evaluate(heldout)?;
+            observer.evaluated(report.steps, loss);
+            report.heldout_loss = Some(loss);
+        }
+        Ok(report)
+    }
+
+    fn step(
+        &mut self,
+        train: &[Example],
+        batches: &[Vec<usize>],
+        learning_rate: f64,
+        step: usize,
+        total_steps: usize,
+    ) -> Result<StepReport> {
+        let begin = Instant::now();
+        let device = self.model.device();
+        let mut gradients = Gradients::new();
+        let (mut loss_sum, mut trained_tokens, mut tokens) = (0.0, 0, 0);
+        for (index, batch) in batches.iter().enumerate() {
+            let examples: Vec<&Example> = batch.iter().map(|example| &train[*example]).collect();
+            let batch = Batch::new(&examples, &device);
+            let dropout_seed = derive(derive(self.config.seed, step as u64), index as u64);
+            let adapter = self.adapter.clone().with_dropout_seed(Some(dropout_seed));
+            let output = loss_and_gradients(self.model.as_ref(), &adapter, &batch, self.options());
+            gradients.merge(output.gradients);
+            loss_sum += output.loss_sum;
+            trained_tokens += output.tokens;
+            tokens += batch.tokens();
+        }
+        // A step without a token to learn leaves everything as it is, but it counts, so that the schedule keeps its length.
+        let per_token = 1.0 / trained_tokens.max(1) as f64;
+        let loss = loss_sum * per_token;
+        finite(step, "loss", loss)?;
+        if self.optimizer.steps() == 0 && trained_tokens > 0 {
+            self.check_gradients(&gradients)?;
+        }
+        gradients.scale(per_token);
+        let grad_norm = if self.config.max_grad_norm > 0.0 {
+            gradients.clip_global_norm(self.config.max_grad_norm)
+        } else {
+            gradients.global_norm()
+        };
+        finite(step, "gradient norm", grad_norm)?;
+        self.adapter = self.optimizer.step(self.adapter.clone(), &gradients, learning_rate);
+        let seconds = begin.elapsed().as_secs_f64();
+        Ok(StepReport { step, total_steps, loss, grad_norm, learning_rate, tokens, trained_tokens, seconds })
+    }
+
+    fn options(&self) -> StepOptions {
+        StepOptions { recompute: self.config.recompute, loss_chunk: self.config.loss_chunk }
+    }
+
+    fn save_checkpoint(&self, step: usize, observer: &mut dyn Observer) -> Result<Option<PathBuf>> {
+        let Some(folder) = &self.checkpoints else { return Ok(None) };
+        let position = self.position;
+        let written = checkpoint::save(folder, step, &self.adapter.valid(), &self.optimizer, position, &self.config)?;
+        observer.saved(&written);
+        checkpoint::prune(folder, self.config.keep_checkpoints)?;
+        Ok(Some(written))
+    }
+}
+
+/// The mean loss of `model` with `adapter` on `examples`, in nats a learned token.
+///
+/// # Errors
+/// [`Error::NoData`] if no token of them is learned.
+pub fn evaluate(
+    model: &dyn CausalLm,
+    adapter: &dyn llmkit_core::Adapter,
+    examples: &[Example],
+    batch_size: usize,
+    loss_chunk: usize,
+) -> Result<f64> {
+    let tokens: usize = examples.iter().map(Example::trained_tokens).sum();
+    if tokens == 0 {
+        return Err(Error::NoData { reason: "no held-out example has a token to predict".into() });
+    }
+    let mut order: Vec<&Example> = examples.iter().collect();
+    order.sort_by_key(|example| example.ids.len());
+    let device = model.device();
+    let sums = order.chunks(batch_size).map(|batch| evaluate_batch(model, adapter, &Batch::new(batch, &device), loss_chunk));
+    Ok(sums.sum::<f64>() / tokens as f64)
+}
+
+fn finite(step: usize, what: &'static str, value: f64) -> Result<()> {
+    if value.is_finite() { Ok(()) } else { Err(Error::NotFinite { step, what, value }) }
+}
