@@ -116,6 +116,7 @@ def write_json(path, value):
 
 def write_gguf(path, model, tokens, types, ids, **fields):
     writer = gguf.GGUFWriter(path, "llama")
+    writer.add_head_count(1)  # readers of `llama` files ask for it
     writer.add_tokenizer_model(model)
     writer.add_token_list(tokens)
     writer.add_token_types(types)

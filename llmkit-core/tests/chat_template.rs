@@ -200,11 +200,26 @@ fn a_list_of_exponential_size_is_not_written_out() {
 }
 
 #[test]
-fn a_deeply_nested_value_is_refused() {
-    let deep = "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}";
+fn a_deeply_nested_value_does_not_overflow_the_stack() {
+    let deep = "{% set ns = namespace(x=[], y=[]) %}{% for i in range(RANGE) %}\
+                {% set ns.x = [[[[[[[[ns.x]]]]]]]] %}{% set ns.y = [[[[[[[[ns.y]]]]]]]] %}{% endfor %}";
+    // Until the fuel is used up: a million levels.
+    assert_defused(&deep.replace("RANGE", "100000").repeat(9));
+    let deep = deep.replace("RANGE", "9000");
     for use_it in ["{{ ns.x }}", "{{ ns.x | tojson }}"] {
         assert_defused(&format!("{deep}{use_it}"));
     }
+    assert_eq!(template(&format!("{deep}{{{{ ns.x == ns.y }}}}")).render(&[], false).unwrap(), "True");
+}
+
+#[test]
+fn a_very_long_conversation_renders() {
+    let source = fs::read_to_string(fixtures().join("templates/thinking.jinja")).unwrap();
+    let words = "so many words ".repeat(100);
+    let messages: Vec<_> =
+        (0..5000).flat_map(|_| [Message::user("more"), Message::assistant(words.as_str())]).collect();
+    let text = template(&source).render(&messages, true).unwrap();
+    assert_eq!(text.matches("so many words").count(), 500_000);
 }
 
 #[test]

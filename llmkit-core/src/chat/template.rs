@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Local, NaiveDateTime};
@@ -18,9 +19,13 @@ use crate::{Error, Message, Result};
 pub(super) const DEFAULT: &str = "default";
 /// The name of the template for conversations with tools, where a model has a separate one.
 const TOOL_USE: &str = "tool_use";
-/// The work that one rendering may take, in minijinja's fuel: about one unit an instruction and one for 64 bytes made. It bounds a
-/// hostile template to about a second and 640 MB; a conversation of a million words takes less than a tenth.
-const FUEL: u64 = 10_000_000;
+/// The work that one rendering may take, in minijinja's fuel: about one unit an instruction and one for 64 bytes made. A
+/// conversation of 5,000 turns takes less than half; a hostile template ends in a second or two, with at most 256 MB made.
+const FUEL: u64 = 4_000_000;
+/// The stack of the thread that renders, in bytes of address space (memory is taken as it is used). A template can build a list
+/// in a list in a list, one level a unit of fuel, and dropping or comparing that recurses: 100 and 400 bytes a level in an
+/// optimised build. On the caller's stack a hostile template could abort the process.
+const STACK: usize = if cfg!(target_pointer_width = "64") { 1 << 30 } else { 64 << 20 };
 /// The longest template, in bytes. The longest in use have about 30,000.
 const LONGEST: usize = 1 << 20;
 
@@ -28,7 +33,8 @@ const LONGEST: usize = 1 << 20;
 ///
 /// Templates are Jinja, rendered as transformers' `apply_chat_template` renders them: blocks are trimmed, `tojson` is Python's
 /// `json.dumps`, and `raise_exception`, `strftime_now`, `{% generation %}`, `break` and `continue` exist. A template may come from a
-/// stranger: it can reach nothing but its input, and endless ones end in an error.
+/// stranger: it can reach nothing but its input, and one that runs on or eats memory ends in an error. (What is not bounded is the
+/// time to compare a value that holds itself twice, over and over; in Python it is not either.)
 ///
 /// ```
 /// use llmkit_core::{ChatTemplate, Message};
@@ -161,8 +167,29 @@ impl ChatTemplate {
         ];
         variables.extend(standard.map(|(name, value)| (name.to_owned(), value)));
         variables.extend(options.extra.iter().map(|(name, value)| (name.clone(), Value::from(Serde(value)))));
-        template.render(Value::from_pairs(variables)).map_err(describe)
+        let variables = Value::from_pairs(variables);
+        on_deep_stack(|| template.render(variables)).and_then(|rendered| rendered.map_err(describe))
     }
+}
+
+/// Runs `work` on a thread with [`STACK`].
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    let failed = |reason: String| Error::Template { reason };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("chat-template".to_owned())
+            .stack_size(STACK)
+            .spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| {
+            failed(format!(
+                "no thread with {} MiB of address space for its stack: {error}; raise `ulimit -v`",
+                STACK >> 20
+            ))
+        })?;
+        thread
+            .join()
+            .map_err(|_| failed("the template engine panicked; please report the template".to_owned()))
+    })
 }
 
 fn environment() -> Result<Environment<'static>> {
