@@ -16,7 +16,7 @@ use llmkit_core::models::Pretrained;
 use llmkit_core::{Device, NoAdapter};
 use llmkit_peft::data::{AlpacaRow, Encoder, Example, Overlong, read_alpaca};
 use llmkit_peft::train::{Recompute, TrainConfig, Trainer, evaluate};
-use llmkit_peft::{Lora, LoraConfig, PeftModule, Targets, merge, print_trainable_parameters, save_merged};
+use llmkit_peft::{Lora, LoraConfig, PeftModule, Targets, merge, save_merged, trainable_parameters};
 
 #[path = "support/answers.rs"]
 mod answers;
@@ -109,7 +109,7 @@ fn main() -> Result<ExitCode> {
         Some(checkpoint) => Lora::load(base.model.as_ref(), checkpoint)?,
         None => Lora::new(base.model.as_ref(), lora_config(&args), args.seed)?,
     };
-    println!("{}", print_trainable_parameters(base.model.as_ref(), &lora));
+    println!("{}", trainable_parameters(base.model.as_ref(), &lora));
 
     let config = train_config(&args);
     let loss_before =

@@ -6,7 +6,7 @@
 //! use llmkit_core::Device;
 //! use llmkit_peft::data::Example;
 //! use llmkit_peft::train::{Silent, TrainConfig, Trainer};
-//! use llmkit_peft::{Lora, LoraConfig, PeftModule, Targets, print_trainable_parameters};
+//! use llmkit_peft::{Lora, LoraConfig, PeftModule, Targets, trainable_parameters};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../llmkit-core/tests/fixtures/llama/gqa-tied");
@@ -17,7 +17,7 @@
 //!
 //! // What trains: a module of its own.
 //! let lora = Lora::new(model.as_ref(), LoraConfig::new(Targets::AllLinear).with_rank(4), 0)?;
-//! println!("{}", print_trainable_parameters(model.as_ref(), &lora));
+//! println!("{}", trainable_parameters(model.as_ref(), &lora));
 //!
 //! // Token ids, of which the first two are the prompt. `data` makes them from files and the model's chat template.
 //! let examples = [Example { ids: vec![5, 9, 30, 31, 32], prompt_len: 2 }];
@@ -64,5 +64,5 @@ pub use error::{Error, Result};
 pub use lora::{Bias, InitLora, Lora, LoraConfig, Sizes};
 pub use merge::{merge, save_merged};
 pub use module::PeftModule;
-pub use summary::{ParameterSummary, print_trainable_parameters};
+pub use summary::{ParameterSummary, trainable_parameters};
 pub use targets::{TargetModules, Targets};

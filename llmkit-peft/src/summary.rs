@@ -14,18 +14,6 @@ pub struct ParameterSummary {
 }
 
 impl ParameterSummary {
-    /// Counts.
-    pub fn new(model: &dyn CausalLm, adapter: &impl PeftModule) -> Self {
-        let mut base = 0;
-        model.visit(&mut |layer| {
-            if !(model.is_tied() && layer.path() == "lm_head") {
-                base += layer.num_parameters();
-            }
-        });
-        let trainable = parameters::sizes(adapter).into_iter().map(|(_, size)| size).sum();
-        Self { trainable, all: base + trainable }
-    }
-
     /// The share of the parameters that trains, in percent.
     pub fn percent(&self) -> f64 {
         100.0 * self.trainable as f64 / self.all as f64
@@ -44,9 +32,17 @@ impl fmt::Display for ParameterSummary {
     }
 }
 
-/// The line that PEFT's `print_trainable_parameters` prints, for the caller to print.
-pub fn print_trainable_parameters(model: &dyn CausalLm, adapter: &impl PeftModule) -> String {
-    ParameterSummary::new(model, adapter).to_string()
+/// Counts what trains. The summary displays as the line that PEFT's `print_trainable_parameters` prints.
+#[doc(alias = "print_trainable_parameters")]
+pub fn trainable_parameters(model: &dyn CausalLm, adapter: &impl PeftModule) -> ParameterSummary {
+    let mut base = 0;
+    model.visit(&mut |layer| {
+        if !(model.is_tied() && layer.path() == "lm_head") {
+            base += layer.num_parameters();
+        }
+    });
+    let trainable = parameters::sizes(adapter).into_iter().map(|(_, size)| size).sum();
+    ParameterSummary { trainable, all: base + trainable }
 }
 
 fn grouped(number: usize) -> String {

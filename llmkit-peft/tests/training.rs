@@ -24,7 +24,7 @@ use llmkit_peft::train::{
     AdamW, AdamWConfig, Decay, Gradients, Observer, Recompute, Schedule, Silent, StepOptions, StepReport,
     TrainConfig, Trainer, evaluate, loss_and_gradients,
 };
-use llmkit_peft::{Bias, Error, Lora, LoraConfig, PeftModule, Targets, print_trainable_parameters};
+use llmkit_peft::{Bias, Error, Lora, LoraConfig, PeftModule, Targets, trainable_parameters};
 
 fn by_name(adapter: &impl PeftModule, gradients: &Gradients) -> BTreeMap<String, Vec<f32>> {
     let read = |id| common::values(gradients.get(id).unwrap().clone());
@@ -302,6 +302,8 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
 fn only_the_latest_checkpoints_stay() {
     let model = base("gqa-tied");
     let folder = tempfile::tempdir().unwrap();
+    // A longer run's, in the same folder: it must neither be removed nor cost this run its own.
+    std::fs::create_dir(folder.path().join("checkpoint-99")).unwrap();
     let mut trainer = Trainer::new(model.clone(), dropped_out(model.as_ref()), run_config())
         .unwrap()
         .with_checkpoints(folder.path());
@@ -313,7 +315,7 @@ fn only_the_latest_checkpoints_stay() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     left.sort();
-    assert_eq!(left, ["checkpoint-10", "checkpoint-12"]);
+    assert_eq!(left, ["checkpoint-10", "checkpoint-12", "checkpoint-99"]);
 }
 
 #[test]
@@ -334,6 +336,16 @@ fn another_run_s_checkpoint_is_refused() {
     let narrow = Lora::new(model.as_ref(), all_linear().with_rank(2), 5).unwrap();
     let error = resume(run_config(), narrow).unwrap_err();
     assert!(matches!(error, Error::Resume { .. }), "{error}");
+    // Other data: the place in it would mean nothing.
+    let config = TrainConfig { epochs: 4, ..run_config() };
+    let error = resume(config, dropped_out(model.as_ref())).unwrap_err().to_string();
+    assert!(error.contains("epochs"), "{error}");
+    let mut resumed = Trainer::new(model.clone(), dropped_out(model.as_ref()), run_config())
+        .unwrap()
+        .resume(&checkpoint)
+        .unwrap();
+    let error = resumed.fit(&examples(12, 90), &[], &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("data"), "{error}");
     assert!(resume(TrainConfig { keep_checkpoints: 9, ..run_config() }, dropped_out(model.as_ref())).is_ok());
 }
 
@@ -430,6 +442,6 @@ fn trainable_parameters_are_counted() {
     let lora =
         Lora::new(model.as_ref(), LoraConfig::new(Targets::names(["q_proj"])).with_rank(2), 0).unwrap();
     // Three layers of A [2, 48] and B [48, 2].
-    let line = print_trainable_parameters(model.as_ref(), &lora);
+    let line = trainable_parameters(model.as_ref(), &lora).to_string();
     assert!(line.starts_with("trainable params: 576 || all params: "), "{line}");
 }

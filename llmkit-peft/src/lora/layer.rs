@@ -1,5 +1,6 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use llmkit_core::kernels::{LoraFactors, lora_linear};
 use llmkit_core::nn::{Linear, matmul_transposed};
 use rand::Rng;
 use rand::SeedableRng;
@@ -59,20 +60,27 @@ impl LoraLayer {
     /// # Shapes
     /// `[batch, seq, in]` to `[batch, seq, out]`.
     pub(crate) fn forward(&self, base: &Linear, input: Tensor<3>, drop: Option<(f64, u64)>) -> Tensor<3> {
-        let output = match &self.bias {
-            None => base.forward(input.clone()),
-            Some(bias) => matmul_transposed(input.clone(), base.weight.clone()) + bias.val().unsqueeze(),
+        let output = match drop {
+            // One node of the graph, which keeps the input and its narrow product alone.
+            None => {
+                let factors = LoraFactors { a: self.lora_a.val(), b: self.lora_b.val(), scale: self.scale };
+                lora_linear(input, base.weight.clone(), factors)
+            }
+            Some((probability, key)) => {
+                // The scale goes onto the narrow product.
+                let dropped = dropout(input.clone(), probability, key);
+                let narrow = matmul_transposed(dropped, self.lora_a.val()) * self.scale;
+                matmul_transposed(input, base.weight.clone()) + matmul_transposed(narrow, self.lora_b.val())
+            }
         };
-        let input = match drop {
-            Some((probability, key)) => dropout(input, probability, key),
-            None => input,
+        let output = match (&self.bias, &base.bias) {
+            (Some(trained), _) => output + trained.val().unsqueeze(),
+            (None, Some(frozen)) => output + frozen.clone().unsqueeze(),
+            (None, None) => output,
         };
-        // The scale goes onto the narrow product, which is r wide.
-        let narrow = matmul_transposed(input, self.lora_a.val()) * self.scale;
-        let update = matmul_transposed(narrow, self.lora_b.val());
         match &self.lora_b_bias {
-            None => output + update,
-            Some(bias) => output + update + bias.val().unsqueeze() * self.scale,
+            None => output,
+            Some(bias) => output + bias.val().unsqueeze() * self.scale,
         }
     }
 

@@ -20,6 +20,8 @@ const PREFIX: &str = "checkpoint-";
 pub(super) struct Position {
     pub(super) epoch: usize,
     pub(super) step_in_epoch: usize,
+    /// A hash of the training data: the place means nothing in other data.
+    pub(super) data: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,15 +106,14 @@ pub(super) fn load<A: PeftModule>(
     Ok((AdamW::restore(config.adamw, state.steps, moments), state.position))
 }
 
-/// Removes all checkpoints but the latest `keep`, and what an interrupted save left behind.
-pub(super) fn prune(folder: &Path, keep: usize) -> Result<()> {
+/// Removes all checkpoints up to `step` but the latest `keep`. Those of later steps are another run's, and not this one's to remove.
+pub(super) fn prune(folder: &Path, step: usize, keep: usize) -> Result<()> {
     let mut steps = Vec::new();
     for entry in fs::read_dir(folder).map_err(llmkit_core::Error::io("read", folder))? {
         let name = entry.map_err(llmkit_core::Error::io("read", folder))?.file_name();
         let Some(name) = name.to_str() else { continue };
-        if let Some(step) = name.strip_prefix(PREFIX).and_then(|step| step.parse::<usize>().ok()) {
-            steps.push(step);
-        }
+        let saved = name.strip_prefix(PREFIX).and_then(|saved| saved.parse::<usize>().ok());
+        steps.extend(saved.filter(|saved| *saved <= step));
     }
     steps.sort_unstable_by(|a, b| b.cmp(a));
     steps.iter().skip(keep).try_for_each(|step| remove_if_there(&folder.join(format!("{PREFIX}{step}"))))

@@ -24,6 +24,7 @@ pub struct Trainer<A> {
     config: TrainConfig,
     checkpoints: Option<PathBuf>,
     position: Position,
+    resumed_from: Option<PathBuf>,
     stop: Arc<AtomicBool>,
 }
 
@@ -97,6 +98,7 @@ impl<A: PeftModule> Trainer<A> {
             config,
             checkpoints: None,
             position: Position::default(),
+            resumed_from: None,
             stop: Arc::default(),
         })
     }
@@ -113,7 +115,7 @@ impl<A: PeftModule> Trainer<A> {
     /// malformed.
     pub fn resume(self, folder: impl AsRef<std::path::Path>) -> Result<Self> {
         let (optimizer, position) = checkpoint::load(folder.as_ref(), &self.adapter, &self.config)?;
-        Ok(Self { optimizer, position, ..self })
+        Ok(Self { optimizer, position, resumed_from: Some(folder.as_ref().to_path_buf()), ..self })
     }
 
     /// Setting this, from another thread or a signal handler, ends the run after the step under way, with a checkpoint where there is a
@@ -169,7 +171,8 @@ impl<A: PeftModule> Trainer<A> {
     ///
     /// # Errors
     /// [`Error::NoData`] if no token is learned, [`Error::NoGradient`] before the first step, [`Error::NotFinite`] when training
-    /// diverges (the adapter stays as it was before that step), [`Error::Core`] when a checkpoint can't be written.
+    /// diverges (the adapter stays as it was before that step), [`Error::Resume`] if the data is not that of the resumed checkpoint,
+    /// [`Error::Core`] when a checkpoint can't be written.
     pub fn fit(
         &mut self,
         train: &[Example],
@@ -179,6 +182,14 @@ impl<A: PeftModule> Trainer<A> {
         if train.iter().all(|example| example.trained_tokens() == 0) {
             return Err(Error::NoData { reason: "no example has a token to learn".into() });
         }
+        let data = fingerprint(train);
+        if self.optimizer.steps() > 0 && self.position.data != data {
+            return Err(Error::Resume {
+                path: self.resumed_from.clone().unwrap_or_default(),
+                reason: "the training data is not what it was when the checkpoint was written".into(),
+            });
+        }
+        self.position.data = data;
         let total_steps = self.config.total_steps(train.len());
         let schedule = self.config.schedule(total_steps);
         let lengths: Vec<usize> = train.iter().map(|example| example.ids.len()).collect();
@@ -218,7 +229,7 @@ impl<A: PeftModule> Trainer<A> {
                     break 'run;
                 }
             }
-            self.position = Position { epoch: self.position.epoch + 1, step_in_epoch: 0 };
+            self.position = Position { epoch: self.position.epoch + 1, step_in_epoch: 0, data };
         }
 
         report.mean_loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
@@ -282,7 +293,7 @@ impl<A: PeftModule> Trainer<A> {
         let written =
             checkpoint::save(folder, step, &self.adapter.valid(), &self.optimizer, position, &self.config)?;
         observer.saved(&written);
-        checkpoint::prune(folder, self.config.keep_checkpoints)?;
+        checkpoint::prune(folder, step, self.config.keep_checkpoints)?;
         Ok(Some(written))
     }
 }
@@ -309,6 +320,14 @@ pub fn evaluate(
         .chunks(batch_size)
         .map(|batch| evaluate_batch(model, adapter, &Batch::new(batch, &device), loss_chunk));
     Ok(sums.sum::<f64>() / tokens as f64)
+}
+
+/// Equal for equal data in equal order, and otherwise almost never.
+fn fingerprint(examples: &[Example]) -> u64 {
+    examples.iter().fold(examples.len() as u64, |hash, example| {
+        let start = derive(hash, ((example.ids.len() as u64) << 32) | example.prompt_len as u64);
+        example.ids.iter().fold(start, |hash, id| derive(hash, u64::from(*id)))
+    })
 }
 
 fn finite(step: usize, what: &'static str, value: f64) -> Result<()> {
