@@ -68,9 +68,9 @@ struct Args {
     /// Passes over the data.
     #[arg(long, default_value_t = 1)]
     epochs: usize,
-    /// The most steps, if that is less.
-    #[arg(long)]
-    max_steps: Option<usize>,
+    /// The most steps, if that is less; 0 for as many as the passes have.
+    #[arg(long, default_value_t = 60)]
+    max_steps: usize,
     /// Examples that are computed at once.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
@@ -194,7 +194,7 @@ fn lora_config(args: &Args) -> LoraConfig {
 fn train_config(args: &Args) -> TrainConfig {
     TrainConfig {
         epochs: args.epochs,
-        max_steps: args.max_steps,
+        max_steps: Some(args.max_steps).filter(|steps| *steps > 0),
         batch_size: args.batch_size,
         accumulate: args.accumulate,
         learning_rate: args.learning_rate,
