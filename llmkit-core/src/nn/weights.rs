@@ -9,7 +9,7 @@ use crate::{Error, Result, ShapeMismatch};
 /// A checkpoint seen from one place in a model, while the model is being built.
 ///
 /// [`Weights::at`] steps down (`weights.at("layers").at(0)`), [`Weights::tensor`] takes a tensor. What does not fit is collected,
-/// so that [`Weights::finish`] can name all of it at once; until then, zeros stand in.
+/// so that [`Weights::load`] can name all of it at once; until then, zeros stand in.
 #[derive(Clone)]
 pub struct Weights<'a> {
     source: &'a dyn TensorSource,

@@ -16,6 +16,7 @@ use special::SpecialTokens;
 pub use stream::DecodeStream;
 
 use crate::checkpoint::gguf::Metadata;
+use crate::checkpoint::write_atomic;
 use crate::{Error, Result};
 
 /// Text to token ids and back.
@@ -172,11 +173,7 @@ impl Tokenizer {
         let json = guard("saving", || self.inner.to_string(true))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write", path))?;
-        file.write_all(json.as_bytes()).map_err(Error::io("write", path))?;
-        file.as_file().sync_all().map_err(Error::io("write", path))?;
-        file.persist(path).map_err(|error| Error::io("write", path)(error.error))?;
-        Ok(())
+        write_atomic(path, |file| file.write_all(json.as_bytes()))
     }
 }
 
