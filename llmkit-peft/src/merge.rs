@@ -94,6 +94,6 @@ pub fn save_merged(model: &dyn CausalLm, folder: impl AsRef<Path>) -> Result<()>
     let mut config = model.config().clone();
     config["dtype"] = "float32".into();
     config["torch_dtype"] = "float32".into();
-    let json = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
+    let json = serde_json::to_string_pretty(&config).expect("numbers and strings always serialise") + "\n";
     Ok(write_atomic(folder.join("config.json"), |file| std::io::Write::write_all(file, json.as_bytes()))?)
 }

@@ -248,7 +248,7 @@ impl LoraConfig {
                 *value = Value::Null;
             }
         }
-        serde_json::to_string_pretty(&sorted).unwrap_or_default() + "\n"
+        serde_json::to_string_pretty(&sorted).expect("numbers and strings always serialise") + "\n"
     }
 
     /// Checks the numbers.

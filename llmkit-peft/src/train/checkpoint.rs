@@ -57,7 +57,7 @@ pub(super) fn save<A: PeftModule>(
     });
     save_safetensors(staged.join(OPTIMIZER), tensors, None)?;
     let state = State { steps: optimizer.steps(), position, config: *config };
-    let json = serde_json::to_string_pretty(&state).unwrap_or_default() + "\n";
+    let json = serde_json::to_string_pretty(&state).expect("numbers and strings always serialise") + "\n";
     write_atomic(staged.join(STATE), |file| std::io::Write::write_all(file, json.as_bytes()))?;
 
     // A run that was resumed further back writes the same step again.
