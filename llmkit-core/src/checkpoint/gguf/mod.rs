@@ -9,11 +9,14 @@ mod dequant;
 mod dtype;
 mod fields;
 mod file;
+mod iq_grids;
+mod iq_quants;
 mod k_quants;
 mod names;
 mod permute;
 mod reader;
 mod rope_factors;
+mod small_quants;
 mod value;
 
 pub use fields::Fields;
