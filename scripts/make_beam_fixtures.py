@@ -14,7 +14,8 @@ from transformers import GenerationConfig
 
 MODELS = ["gqa-tied", "untied-llama3"]
 
-# `eos` counts the end tokens: the likeliest ones that a plain run meets, so that beams do end.
+# `eos` counts the end tokens: the likeliest ones that a plain run meets but does not choose, so that beams do end. "greedy" is the one that
+# it chooses half way.
 SETTINGS = [
     {"num_beams": 2, "max_new_tokens": 8},
     {"num_beams": 3, "max_new_tokens": 12, "eos": 4},
@@ -29,6 +30,11 @@ SETTINGS = [
     {"num_beams": 3, "max_new_tokens": 10, "eos": 4, "min_new_tokens": 5, "num_return_sequences": 3},
     {"num_beams": 3, "max_new_tokens": 10, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
     {"num_beams": 5, "max_new_tokens": 1, "num_return_sequences": 5},
+    {"num_beams": 3, "max_new_tokens": 20, "eos": "greedy", "num_return_sequences": 3},
+    {"num_beams": 3, "max_new_tokens": 20, "eos": "greedy", "num_return_sequences": 3, "early_stopping": "never"},
+    {"num_beams": 3, "max_new_tokens": 20, "eos": "greedy", "num_return_sequences": 3, "early_stopping": True},
+    {"num_beams": 2, "max_new_tokens": 20, "eos": "greedy", "num_return_sequences": 2, "length_penalty": 0.3},
+    {"num_beams": 2, "max_new_tokens": 20, "eos": "greedy", "length_penalty": 0.3, "early_stopping": "never"},
 ]
 
 
@@ -48,6 +54,8 @@ def likeliest(model, prompt, steps, count):
     """The tokens with the greatest logits over a greedy run, except the greedy ones themselves."""
     greedy, _ = tiny_models.greedy(model, prompt, steps)
     logits = model(torch.cat([prompt, greedy], dim=1)).logits[0, prompt.shape[1] - 1 :]
+    if count == "greedy":
+        return greedy[0, steps // 2 : steps // 2 + 1].tolist()
     taken = set(greedy[0, : steps // 2].tolist())
     order = logits.max(dim=0).values.argsort(descending=True).tolist()
     return sorted([token for token in order if token not in taken][:count])
@@ -58,6 +66,9 @@ def cases():
     for name in MODELS:
         model = tiny_models.load(tiny_models.LLAMA_DIR / name)
         exact = tiny_models.load(tiny_models.LLAMA_DIR / name, dtype=torch.float64)
+        for one in [model, exact]:
+            # Else transformers fills in the model's own end token where a setting has none.
+            one.generation_config.eos_token_id = one.config.eos_token_id = None
         prompts = [tiny_models.random_ids((1, length), 101, seed) for seed, length in [(31, 5), (32, 9)]]
         for prompt in prompts:
             for setting in SETTINGS:
