@@ -77,7 +77,7 @@ pub use model::{ChatRequest, ChatResponse, Embedder, FinishReason, LanguageModel
 #[cfg(feature = "models")]
 pub use {
     adapter::{Adapter, NoAdapter, Site, Sublayer},
-    chat::{ChatTemplate, RenderOptions},
+    chat::{ChatTemplate, MarkedText, RenderOptions},
     device::Device,
     tokenizer::{DecodeStream, Tokenizer},
 };
