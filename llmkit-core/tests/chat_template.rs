@@ -294,7 +294,8 @@ fn a_gguf_template_knows_the_special_tokens() {
     assert_eq!(ChatTemplate::from_gguf(&metadata).unwrap().render(&[], false).unwrap(), "<s>|</s>|False");
     // A separate one for conversations with tools, as the `gguf` package writes it.
     metadata.insert("tokenizer.chat_templates".to_owned(), MetadataValue::Array(vec![text("tool_use")]));
-    metadata.insert("tokenizer.chat_template.tool_use".to_owned(), text("{{ tools | length }}{{ eos_token }}"));
+    metadata
+        .insert("tokenizer.chat_template.tool_use".to_owned(), text("{{ tools | length }}{{ eos_token }}"));
     let options = RenderOptions { tools: vec![json!({})], ..RenderOptions::default() };
     assert_eq!(ChatTemplate::from_gguf(&metadata).unwrap().render_with(&[], &options).unwrap(), "1</s>");
     metadata.remove("tokenizer.chat_template.tool_use");
