@@ -81,7 +81,7 @@ pub use model::{
 #[cfg(feature = "models")]
 pub use {
     adapter::{Adapter, NoAdapter, Site, Sublayer},
-    chat::{ChatTemplate, RenderOptions},
+    chat::{ChatTemplate, MarkedText, RenderOptions},
     device::Device,
     tokenizer::{DecodeStream, Tokenizer},
 };
