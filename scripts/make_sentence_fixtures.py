@@ -68,7 +68,7 @@ def config(vocab_size, **changes):
 def save_model(name, model, made_tokenizer):
     randomise(model, 3)
     folder = fresh(FOLDER / name)
-    model.half().save_pretrained(folder)
+    model.save_pretrained(folder)
     made_tokenizer.save_pretrained(folder)
     return folder
 

@@ -1,5 +1,6 @@
 //! Text to token ids and back, over the `tokenizers` crate.
 
+mod encoded;
 mod file;
 mod folder;
 mod gguf;
@@ -12,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use encoded::Encoded;
 use special::SpecialTokens;
 pub use stream::DecodeStream;
 
