@@ -150,11 +150,13 @@ def newest(base):
     finish("newest", base, lambda path: expected_embeddings(path, None))
 
 
-def cross(name, base, changes, bert=None):
+def cross(name, base, changes, untyped=False):
     folder = fresh(FOLDER / name)
     write_json(folder / "config.json", {**json.loads((base / "config.json").read_text()), **changes})
-    if bert:
-        write_json(folder / "sentence_bert_config.json", bert)
+    if untyped:
+        tokenizer_config = json.loads((base / "tokenizer_config.json").read_text())
+        del tokenizer_config["model_input_names"]
+        write_json(folder / "tokenizer_config.json", tokenizer_config)
     pairs = [(query, document) for query in QUERIES for document in DOCUMENTS]
 
     def scores(path):
@@ -186,7 +188,12 @@ def main():
 
     model = BertForSequenceClassification(config(size, num_labels=1))
     cross_base = save_model("cross", model, made_tokenizer)
+    settings = json.loads((cross_base / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    write_json(cross_base / "tokenizer_config.json", settings)
     cross("cross-default", cross_base, {})
+    # Without the list of its inputs, the generic tokenizer of transformers 5 gives no token types.
+    cross("cross-untyped", cross_base, {}, untyped=True)
     cross("cross-identity", cross_base, {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}})
     cross("cross-old", cross_base, {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Tanh"})
 

@@ -200,6 +200,7 @@ fn pairs() -> Vec<(String, String)> {
 fn cross_encoders_give_the_same_scores() {
     for (variant, function) in [
         ("cross-default", Function::Sigmoid),
+        ("cross-untyped", Function::Sigmoid),
         ("cross-identity", Function::Identity),
         ("cross-old", Function::Tanh),
     ] {

@@ -34,6 +34,8 @@ pub struct CrossEncoder {
     name: String,
     classifier: SequenceClassifier,
     tokenizer: Tokenizer,
+    /// Whether the model is told which tokens are of the second text.
+    typed: bool,
     function: Function,
     batch_size: usize,
     worker: Worker,
@@ -69,6 +71,7 @@ impl CrossEncoder {
             name,
             classifier,
             tokenizer: tokenizer.with_max_length(longest)?,
+            typed: typed(folder)?,
             function: function(folder, &config)?,
             batch_size: BATCH_SIZE,
             worker: Worker::default(),
@@ -117,6 +120,7 @@ impl CrossEncoder {
     fn run(&self, pairs: &[&Encoded]) -> Result<Vec<f32>> {
         let encoder = self.classifier.encoder().as_ref();
         let Batch { ids, lengths, types } = Batch::new(pairs, encoder, padding(&self.tokenizer, encoder));
+        let types = types.filter(|_| self.typed);
         let scores = self.function.apply(self.classifier.forward(ids, &lengths, types, &NoAdapter));
         let failed = |reason: String| Error::Model { model: self.name.clone(), reason };
         let scores = scores
@@ -140,6 +144,19 @@ fn check_modules(folder: &Path) -> Result<()> {
         _ => false,
     });
     if alone { Ok(()) } else { Err(modules.wrong("type", "a Transformer alone", &modules.value)) }
+}
+
+/// Whether transformers gives the model token types: as `model_input_names` say; where they are not said, all tokenizers do, except the
+/// generic one of transformers 5.
+fn typed(folder: &Path) -> Result<bool> {
+    let Some(config) = Json::find(folder.join("tokenizer_config.json"))? else { return Ok(true) };
+    match config.get("model_input_names") {
+        Some(names) => match names.as_array() {
+            Some(names) => Ok(names.iter().any(|name| name == "token_type_ids")),
+            None => Err(config.wrong("model_input_names", "a list of names", names)),
+        },
+        None => Ok(config.text("tokenizer_class")? != Some("TokenizersBackend")),
+    }
 }
 
 /// The function that the folder names, in the places where versions of sentence-transformers have put it.
