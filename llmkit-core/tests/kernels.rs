@@ -432,7 +432,8 @@ fn backward_passes_leave_the_inputs_alone() {
     let (x, y) = (tracked(&random([1, 9, 16])), tracked(&random([1, 9, 16])));
     let (cos, sin) = tables(9, 4);
     let before = (bits(&q), bits(&k), bits(&x), bits(&y));
-    let attended = attention(rope(q.clone(), cos, sin), k.clone(), k.clone(), options.clone()).reshape([1, 9, 16]);
+    let attended =
+        attention(rope(q.clone(), cos, sin), k.clone(), k.clone(), options.clone()).reshape([1, 9, 16]);
     let normed = rms_norm(swiglu(x.clone(), y.clone()) + attended + x.clone(), random([16]), EPS);
     let logits = normed.reshape([9, 16]) + x.clone().reshape([9, 16]);
     let loss = cross_entropy(logits.clone(), targets(9, 16));
@@ -453,7 +454,7 @@ fn inputs_need_not_be_contiguous() {
     assert_same([x, y], |[x, y]| swiglu(x.clone(), y.clone()), |[x, y]| plain_swiglu(x.clone(), y.clone()));
 
     let (cos, sin) = tables(64, 32);
-    let (cos, sin) = (cos.narrow(0, 5, 17), sin.narrow(0, 5, 17));
+    let (cos, sin) = (cos.narrow(1, 5, 17), sin.narrow(1, 5, 17));
     let q = random([2, 9, 17, 64]).swap_dims(1, 2);
     let turn = |[q]: &[Tensor<4>; 1]| rope(q.clone(), cos.clone(), sin.clone());
     assert_same([q.clone()], turn, |[q]| plain_rope(q.clone(), beside(&cos, q), beside(&sin, q)));
@@ -462,7 +463,8 @@ fn inputs_need_not_be_contiguous() {
     let k = random([2, 3, 50, 64]).swap_dims(1, 2).narrow(1, 7, 33);
     let v = random([2, 50, 64, 3]).swap_dims(2, 3).narrow(1, 2, 33);
     let attend = |[q]: &[Tensor<4>; 1]| attention(q.clone(), like(&k, q), like(&v, q), options.clone());
-    let plain = |[q]: &[Tensor<4>; 1]| plain_attention(q.clone(), beside(&k, q), beside(&v, q), options.clone());
+    let plain =
+        |[q]: &[Tensor<4>; 1]| plain_attention(q.clone(), beside(&k, q), beside(&v, q), options.clone());
     assert_same([q.clone()], attend, plain);
     assert_same([q.clone().narrow(1, 4, 1)], attend, plain);
     assert_same(

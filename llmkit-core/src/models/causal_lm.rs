@@ -150,7 +150,8 @@ fn continue_rows<M: CausalLm + ?Sized>(
     let last = match counts {
         None => hidden.slice([0..batch, seq - 1..seq, 0..width]),
         Some(counts) => {
-            let at = counts.iter().enumerate().map(|(row, count)| (row * seq + count.saturating_sub(1)) as i32);
+            let at =
+                counts.iter().enumerate().map(|(row, count)| (row * seq + count.saturating_sub(1)) as i32);
             let at = TensorData::new(at.collect::<Vec<_>>(), [batch]);
             let at = Tensor::<1, Int>::from_data(at, &hidden.device());
             hidden.reshape([batch * seq, width]).select(0, at).reshape([batch, 1, width])

@@ -1,7 +1,7 @@
 use serde_json::Value;
 
-use super::decoder::{Decoder, DecoderBlock, FeedForward, Head};
 use super::ConfigReader;
+use super::decoder::{Decoder, DecoderBlock, FeedForward, Head};
 use crate::Result;
 use crate::nn::{
     Activation, Attention, AttentionConfig, Embedding, Mlp, MlpConfig, Norm, NormConfig, Rope, RopeConfig,

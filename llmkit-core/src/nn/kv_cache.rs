@@ -53,11 +53,7 @@ impl LayerCache {
 
     /// Remembers `next` behind what each row has, and gives everything remembered. Of row `b`, only the first `counts[b]` positions of
     /// `next` are real; all of them where `counts` says nothing. The second value tells the rows apart where they differ.
-    pub fn append(
-        &mut self,
-        next: KeyValue,
-        counts: Option<&[usize]>,
-    ) -> (KeyValue, Option<Arc<[Row]>>) {
+    pub fn append(&mut self, next: KeyValue, counts: Option<&[usize]>) -> (KeyValue, Option<Arc<[Row]>>) {
         let [batch, seq, kv_heads, head_dim] = next.key.dims();
         self.lens.resize(batch, 0);
         let starts = self.lens.clone();
@@ -97,7 +93,9 @@ impl LayerCache {
         let old = self.stored.take();
         let doubled = if old.is_some() { 2 * self.capacity } else { self.capacity };
         self.capacity = tokens.max(doubled).max(LEAST_CAPACITY);
-        let zeros = || Tensor::zeros([batch, self.capacity, kv_heads, head_dim], (&like.key.device(), like.key.dtype()));
+        let zeros = || {
+            Tensor::zeros([batch, self.capacity, kv_heads, head_dim], (&like.key.device(), like.key.dtype()))
+        };
         let mut new = KeyValue { key: zeros(), value: zeros() };
         if let Some(old) = old {
             let at: [Range<usize>; 4] = old.key.dims().map(|size| 0..size);

@@ -152,6 +152,7 @@ impl GgufFile {
                 format!("type {}; use a file quantised to one of those", stored.dtype.name),
             )
         })?;
+        self.bytes.release(stored.range.clone());
         Ok(match stored.interleaved {
             Some(heads) => undo_interleaving(&values, heads, row_len(&stored.shape)),
             None => values,

@@ -44,11 +44,13 @@ pub(super) fn forward(dims: &Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Out
                 }
                 let mut scales = [0.0; 64];
                 for (row, (scores, log_sum)) in scores.chunks_exact_mut(visible).zip(log_sum).enumerate() {
-                    let (largest, total) = exponentials(only(scores, dims.visible(b, first + row), seen.start));
+                    let (largest, total) =
+                        exponentials(only(scores, dims.visible(b, first + row), seen.start));
                     scales[row] = 1.0 / total;
                     log_sum.write(largest + total.ln());
                 }
-                let operands = (Matrix::new(scores.as_ptr(), visible), v.matrix(b, seen.start, h / dims.group));
+                let operands =
+                    (Matrix::new(scores.as_ptr(), visible), v.matrix(b, seen.start, h / dims.group));
                 let target = shared.row(b, first, h);
                 // SAFETY: the rows `first..first + rows` of head `h` are in the buffer and this task's alone.
                 unsafe {
