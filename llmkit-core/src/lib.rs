@@ -30,7 +30,7 @@
 //!   `Tokenizer`, `ChatTemplate`, `Device`, and `Adapter`, the places where a fine-tuning method acts;
 //! - `checkpoint`: safetensors and GGUF, read and written;
 //! - `models`: the architectures, one file each; `nn`: the layers that they share; `kernels`: fused operations under those;
-//! - `generate`: logits to text;
+//! - `generate`: logits to text; `embed`: texts to vectors, and pairs of texts to scores;
 //! - `engine`: a local model on its own thread, which is a [`LanguageModel`].
 //!
 //! # Features
@@ -51,6 +51,8 @@ mod model;
 
 #[cfg(feature = "models")]
 pub mod checkpoint;
+#[cfg(feature = "models")]
+pub mod embed;
 #[cfg(feature = "models")]
 pub mod engine;
 #[cfg(feature = "models")]
@@ -83,5 +85,5 @@ pub use {
     adapter::{Adapter, NoAdapter, Site, Sublayer},
     chat::{ChatTemplate, MarkedText, RenderOptions},
     device::Device,
-    tokenizer::{DecodeStream, Tokenizer},
+    tokenizer::{DecodeStream, Encoded, Tokenizer},
 };

@@ -4,12 +4,12 @@
 //! is a [`LanguageModel`]: whatever speaks that trait runs on it.
 //!
 //! ```
-//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama/gguf/model.gguf");
 //! use llmkit_core::engine::{Engine, EngineConfig};
 //! use llmkit_core::models::Pretrained;
 //! use llmkit_core::{ChatRequest, Device, Message};
 //!
 //! # fn main() -> llmkit_core::Result<()> {
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama/gguf/model.gguf");
 //! let model = Pretrained::load(path, &Device::from_env()?.resolve()?)?;
 //! let engine = Engine::start(model, EngineConfig::new("tiny"))?;
 //! let request = ChatRequest { max_tokens: Some(8), ..ChatRequest::new(vec![Message::user("Hello!")]) };
