@@ -74,6 +74,16 @@ impl Tokenizer {
         gguf::build(metadata)
     }
 
+    /// The metadata that describe this tokenizer in a GGUF file, the inverse of [`from_gguf`](Self::from_gguf), for
+    /// [`GgufOptions::with_tokenizer`](crate::checkpoint::gguf::GgufOptions::with_tokenizer): byte-level BPE whose way of cutting words
+    /// has a name in llama.cpp, and SentencePiece BPE. The latter gets both its merges and scores that amount to the same.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when it is of another kind; the message names what has no place in such a file.
+    pub fn to_gguf(&self) -> Result<Metadata> {
+        gguf::metadata(self)
+    }
+
     fn new(inner: tokenizers::Tokenizer, special: SpecialTokens) -> Self {
         Self { inner: Arc::new(inner), special }
     }
