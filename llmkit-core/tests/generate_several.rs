@@ -13,7 +13,7 @@ use llmkit_core::generate::{
     BatchRequest, BeamSearch, Dry, Event, Generated, GenerationConfig, Mirostat, NextToken, NextTokens,
     PREFILL_CHUNK, Sampling, TextDecoder, generate, generate_batch, generate_beams,
 };
-use llmkit_core::models::{CausalLm, load_causal_lm};
+use llmkit_core::models::{CachedModel, CausalLm, load_causal_lm};
 use llmkit_core::{Device, Error, FinishReason, NoAdapter, Result};
 use serde::Deserialize;
 
@@ -245,8 +245,7 @@ fn prompts_are_read_in_parts_that_bound_the_memory() {
     generate_batch(&mut next, &requests, &mut || Letters, &mut on).unwrap();
     let third = PREFILL_CHUNK / 3;
     assert_eq!(next.fed[0], [third, 30, 1]);
-    assert_eq!(next.fed[1], [PREFILL_CHUNK - third, 0, 0]);
-    assert_eq!(next.fed.len(), 2);
+    assert_eq!(next.fed[1..], [[third, 0, 0], [third, 0, 0], [PREFILL_CHUNK - 3 * third, 0, 0]]);
 }
 
 #[test]
@@ -368,6 +367,46 @@ fn beam_search_is_that_of_transformers() {
         let model = tiny(name);
         for case in cases.iter().filter(|case| case.model == name) {
             check_beams(case, &mut Uncached { model: model.as_ref(), rows: vec![Vec::new()] });
+            check_beams(case, &mut CachedModel::new(model.as_ref(), &NoAdapter));
+        }
+    }
+}
+
+/// The same with a real model and its cache, whose rows stand at different lengths.
+#[test]
+fn a_batch_on_a_model_gives_what_each_prompt_gives_alone() {
+    for name in ["gqa-tied", "untied-llama3"] {
+        let model = tiny(name);
+        let three = GenerationConfig::new()
+            .with_sampling(Sampling::new(0.9).with_top_p(0.95))
+            .with_seed(4)
+            .with_num_return_sequences(3)
+            .with_max_new_tokens(20);
+        let mut cases = mixed();
+        cases.push((vec![50, 60, 70, 80, 90, 100], three));
+        let requests: Vec<BatchRequest<'_>> =
+            cases.iter().map(|(prompt, config)| BatchRequest { prompt, config }).collect();
+        let mut next = CachedModel::new(model.as_ref(), &NoAdapter);
+        let answers = generate_batch(&mut next, &requests, &mut || Letters, &mut on).unwrap();
+        assert_eq!(answers.len(), cases.len() + 2);
+
+        let mut answers = answers.into_iter();
+        for (prompt, config) in &cases {
+            for sequence in 0..config.num_return_sequences {
+                let config =
+                    config.clone().with_seed(config.seed + sequence as u64).with_num_return_sequences(1);
+                let mut next = CachedModel::new(model.as_ref(), &NoAdapter);
+                let expected =
+                    generate(&mut next, &mut Letters, prompt, &config, &mut |_| ControlFlow::Continue(()))
+                        .unwrap();
+                let found = answers.next().unwrap();
+                assert_eq!((&found.ids, &found.text), (&expected.ids, &expected.text), "{name} {prompt:?}");
+                assert_eq!(found.finish_reason, expected.finish_reason);
+                assert_eq!(found.logprobs.len(), expected.logprobs.len());
+                for (found, expected) in found.logprobs.iter().zip(&expected.logprobs) {
+                    assert!((found.logprob - expected.logprob).abs() < 1e-4);
+                }
+            }
         }
     }
 }

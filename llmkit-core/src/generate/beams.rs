@@ -7,6 +7,9 @@ use super::stream::check_prompt;
 use super::{Generated, GenerationConfig, NextTokens, PREFILL_CHUNK, TextDecoder};
 use crate::{Error, FinishReason, Result};
 
+/// The most sequences of one prompt: a settings file must not be able to ask for all memory.
+pub(super) const MAX_SEQUENCES: usize = 1024;
+
 /// Takes a sequence out of the running, in a number that leaves other scores apart: transformers' own.
 const OUT: f32 = -1.0e9;
 
@@ -14,7 +17,7 @@ const OUT: f32 = -1.0e9;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct BeamSearch {
-    /// How many sequences are continued, at least 2.
+    /// How many sequences are continued, from 2 to 1,024.
     pub num_beams: usize,
     /// A sequence's score is the sum of its log-probabilities divided by its length to this power: above 0 prefers longer answers, below 0
     /// shorter ones. Default 1.
@@ -58,10 +61,10 @@ impl BeamSearch {
     /// # Errors
     /// [`Error::Generation`] naming the first one out of range.
     pub fn validate(&self) -> Result<()> {
-        if self.num_beams < 2 {
+        if !(2..=MAX_SEQUENCES).contains(&self.num_beams) {
             return Err(Error::Generation {
                 setting: "num_beams",
-                expected: "at least 2 (leave beams unset for one sequence)",
+                expected: "from 2 to 1024 (leave beams unset for one sequence)",
                 found: self.num_beams.to_string(),
             });
         }
@@ -222,6 +225,16 @@ fn by_score(one: f32, other: f32) -> Ordering {
     other.total_cmp(&one)
 }
 
+/// The best `kept` of them, the best first.
+fn best(mut all: Vec<Continuation>, kept: usize) -> Vec<Continuation> {
+    if kept < all.len() {
+        all.select_nth_unstable_by(kept, Continuation::better);
+        all.truncate(kept);
+    }
+    all.sort_unstable_by(Continuation::better);
+    all
+}
+
 /// The state of transformers' `_beam_search` for one prompt; sums and scores are f32 as there.
 struct Search<'a> {
     beams: &'a BeamSearch,
@@ -269,23 +282,21 @@ impl<'a> Search<'a> {
 
     /// The best continuations of all beams, the best first: so many that even if every end token is among each beam's, enough go on.
     fn continuations(&self, logits: &mut [Vec<f32>]) -> Result<Vec<Continuation>> {
+        let kept = (1 + self.config.eos_token_ids.len()).max(2) * self.beams.num_beams;
         let mut all = Vec::new();
         for (beam, (running, scores)) in self.running.iter().zip(logits.iter_mut()).enumerate() {
             log_softmax(scores);
             running.processors.apply(scores)?;
-            all.extend((0..).zip(scores.iter()).map(|(id, score)| Continuation {
+            let continuations = (0..).zip(scores.iter()).map(|(id, score)| Continuation {
                 beam,
                 id,
                 sum: score + running.sum,
                 ends: self.length + 1 >= self.max_length || self.config.eos_token_ids.contains(&id),
-            }));
+            });
+            // What is not among the best of its own beam is not among the best of all.
+            all.extend(best(continuations.collect(), kept));
         }
-        let kept = (1 + self.config.eos_token_ids.len()).max(2) * self.beams.num_beams;
-        if kept < all.len() {
-            all.select_nth_unstable_by(kept, Continuation::better);
-            all.truncate(kept);
-        }
-        all.sort_unstable_by(Continuation::better);
+        let all = best(all, kept);
         match all.first() {
             Some(best) if best.sum > f32::NEG_INFINITY => Ok(all),
             _ => Err(self.running[0].processors.nothing_left(&logits[0])),
