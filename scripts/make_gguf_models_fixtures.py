@@ -57,7 +57,7 @@ MODELS = {
     "qwen3": ("qwen3", "Qwen3", dict(rope_parameters=YARN)),
     "qwen3moe": ("qwen3moe", "Qwen3Moe", dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, norm_topk_prob=True)),
     "gemma3": ("gemma3", "Gemma3", dict(num_hidden_layers=7, sliding_window=8, query_pre_attn_scalar=16, tie_word_embeddings=True)),
-    "phi3": ("phi3", "Phi3", dict(head_dim=None, num_attention_heads=2, num_key_value_heads=1, sliding_window=100, original_max_position_embeddings=64, rope_parameters=LONGROPE)),
+    "phi3": ("phi3", "Phi3", dict(head_dim=None, num_attention_heads=2, num_key_value_heads=1, sliding_window=512, max_position_embeddings=1024, original_max_position_embeddings=256, rope_parameters=LONGROPE)),
 }
 CONFIGS = {"Gemma3": "Gemma3TextConfig"}
 
