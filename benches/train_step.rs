@@ -12,9 +12,15 @@ use llmkit::Device;
 use llmkit::checkpoint::Checkpoint;
 use llmkit::models::load_causal_lm;
 use llmkit::peft::data::{Batch, Example};
-use llmkit::peft::train::{AdamW, AdamWConfig, Recompute, StepOptions, loss_and_gradients};
+use llmkit::peft::train::{
+    AdamW, AdamWConfig, Recompute, StepOptions, TrainConfig, loss_and_gradients, memory_plan,
+};
 use llmkit::peft::{Lora, LoraConfig, Targets};
 use serde_json::json;
+
+use support::{peak_rss_mib, random_ids};
+
+mod support;
 
 /// Times LoRA (rank 8, all seven projections, AdamW) on random tokens, all of them learned.
 #[derive(Parser)]
@@ -51,13 +57,24 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.device.resolve()?;
-    let model = load_causal_lm(&Checkpoint::open(&arguments.model)?, &device)?;
+    let checkpoint = Checkpoint::open(&arguments.model)?;
+    let model = load_causal_lm(&checkpoint, &device)?;
     let mut lora = Lora::new(model.as_ref(), LoraConfig::new(Targets::AllLinear), 0)?.train();
     let mut optimizer = AdamW::new(AdamWConfig { weight_decay: 0.01, ..AdamWConfig::default() });
     let options = StepOptions {
         recompute: if arguments.recompute { Recompute::Blocks } else { Recompute::Off },
         loss_chunk: arguments.loss_chunk,
     };
+
+    let config = TrainConfig {
+        batch_size: arguments.batch,
+        recompute: options.recompute,
+        loss_chunk: options.loss_chunk,
+        ..TrainConfig::default()
+    };
+    let parameters = lora.num_params() as u64;
+    let plan = memory_plan(&checkpoint, &config, arguments.tokens, parameters)?;
+    drop(checkpoint);
 
     let mut seconds = Vec::new();
     let mut random = 1_u64;
@@ -85,6 +102,7 @@ fn main() -> Result<()> {
         "step_seconds_median": median,
         "step_seconds": seconds,
         "peak_rss_mb": peak_rss_mib(),
+        "planned_peak_mb": plan.peak() >> 20,
         "recompute": arguments.recompute,
         "batch": arguments.batch,
         "tokens": arguments.tokens,
@@ -92,20 +110,4 @@ fn main() -> Result<()> {
     });
     println!("{report}");
     Ok(())
-}
-
-fn random_ids(len: usize, vocab: usize, state: &mut u64) -> Vec<u32> {
-    let mut next = || {
-        // Knuth's linear congruential generator; its high bits are good enough for token ids.
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*state >> 33) as usize
-    };
-    (0..len).map(|_| (next() % vocab) as u32).collect()
-}
-
-/// The process's highest resident memory in MiB, where the system tells it.
-fn peak_rss_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }

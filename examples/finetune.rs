@@ -12,11 +12,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
-use llmkit_core::models::Pretrained;
+use llmkit_core::models::{Pretrained, SaveOptions, save_model};
 use llmkit_core::{Device, NoAdapter};
 use llmkit_peft::data::{AlpacaRow, Encoder, Example, Overlong, read_alpaca};
 use llmkit_peft::train::{Recompute, TrainConfig, Trainer, evaluate};
-use llmkit_peft::{Lora, LoraConfig, PeftModule, Targets, merge, save_merged, trainable_parameters};
+use llmkit_peft::{Lora, LoraConfig, PeftModule, Targets, merge, trainable_parameters};
 
 #[path = "support/answers.rs"]
 mod answers;
@@ -142,7 +142,7 @@ fn main() -> Result<ExitCode> {
         println!("held-out loss: {loss_before:.3} before, {loss_after:.3} after");
     }
     if let Some(folder) = &args.merged {
-        save_merged(merge(base.model.as_ref(), &lora).as_ref(), folder)?;
+        save_model(merge(base.model.as_ref(), &lora).as_ref(), folder, SaveOptions::default())?;
         base.save_tokenizer(folder)?;
         println!("merged model in {}", folder.display());
     }

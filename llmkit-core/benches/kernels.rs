@@ -38,7 +38,7 @@ fn main() {
         );
     }
 
-    let angles = random([SEQ, HEAD_DIM / 2]);
+    let angles = random([1, SEQ, HEAD_DIM / 2]);
     let (cos, sin) = (angles.clone().cos(), angles.sin());
     if chosen("rope") {
         compare(
@@ -54,7 +54,7 @@ fn main() {
         compare("swiglu", [wide(), wide()], |[gate, up]| silu(gate) * up, |[gate, up]| swiglu(gate, up));
     }
 
-    let options = AttentionOptions { scale: 0.125, causal: true };
+    let options = AttentionOptions::causal(0.125);
     if chosen("attention") {
         let q = random([BATCH, SEQ, HEADS, HEAD_DIM]);
         let keys = || random([BATCH, SEQ, HEADS, HEAD_DIM]);
@@ -63,15 +63,15 @@ fn main() {
         compare(
             "attention, 4 x 256",
             [q, keys(), keys()],
-            |[q, k, v]| composed_attention(q, group(k), group(v), options),
-            |[q, k, v]| attention(q, group(k), group(v), options),
+            |[q, k, v]| composed_attention(q, group(k), group(v), options.clone()),
+            |[q, k, v]| attention(q, group(k), group(v), options.clone()),
         );
         let long = || random([1, 2048, HEADS, HEAD_DIM]);
         compare(
             "attention, 1 x 2048",
             [long(), long(), long()],
-            |[q, k, v]| composed_attention(q, group(k), group(v), options),
-            |[q, k, v]| attention(q, group(k), group(v), options),
+            |[q, k, v]| composed_attention(q, group(k), group(v), options.clone()),
+            |[q, k, v]| attention(q, group(k), group(v), options.clone()),
         );
     }
 
@@ -120,8 +120,8 @@ fn main() {
             let cache = || random([1, s, KV_HEADS, HEAD_DIM]);
             let (q, k, v) = (random([1, 1, HEADS, HEAD_DIM]), cache(), cache());
             let composed =
-                microseconds(|| drop(composed_attention(q.clone(), k.clone(), v.clone(), options)));
-            let fused = microseconds(|| drop(attention(q.clone(), k.clone(), v.clone(), options)));
+                microseconds(|| drop(composed_attention(q.clone(), k.clone(), v.clone(), options.clone())));
+            let fused = microseconds(|| drop(attention(q.clone(), k.clone(), v.clone(), options.clone())));
             row(&format!("decode attention, {s} keys"), composed, fused);
         }
         let x = random([1, 1, HIDDEN]);
@@ -130,7 +130,7 @@ fn main() {
             drop(x.clone() / scale * weight.clone().unsqueeze::<3>());
         });
         row("decode rms_norm", composed, microseconds(|| drop(rms_norm(x.clone(), weight.clone(), 1e-5))));
-        let (cos, sin) = (cos.clone().narrow(0, 9, 1), sin.clone().narrow(0, 9, 1));
+        let (cos, sin) = (cos.clone().narrow(1, 9, 1), sin.clone().narrow(1, 9, 1));
         let q = random([1, 1, HEADS, HEAD_DIM]);
         let composed = microseconds(|| drop(composed_rope(q.clone(), &cos, &sin)));
         row("decode rope", composed, microseconds(|| drop(rope(q.clone(), cos.clone(), sin.clone()))));
@@ -156,7 +156,7 @@ fn on_device_of<const D: usize, const E: usize>(table: &Tensor<D>, x: &Tensor<E>
     if x.device() == cpu() { table.clone() } else { lift(table) }
 }
 
-fn composed_rope(x: Tensor<4>, cos: &Tensor<2>, sin: &Tensor<2>) -> Tensor<4> {
+fn composed_rope(x: Tensor<4>, cos: &Tensor<3>, sin: &Tensor<3>) -> Tensor<4> {
     let [_, seq, _, dim] = x.dims();
     let table = |table| on_device_of(table, &x).reshape([1, seq, 1, dim / 2]);
     let (cos, sin) = (table(cos), table(sin));

@@ -1,6 +1,6 @@
 use burn::tensor::{Int, Tensor};
 
-use crate::nn::{Embedding, KeyValue, Linear, RmsNorm};
+use crate::nn::{Embedding, KeyValue, Linear, Norm};
 
 /// The places in a transformer where a fine-tuning method may act.
 ///
@@ -31,7 +31,7 @@ pub trait Adapter: Send + Sync {
     ///
     /// # Shapes
     /// `[batch, seq, hidden]`, both.
-    fn norm(&self, base: &RmsNorm, input: Tensor<3>) -> Tensor<3> {
+    fn norm(&self, base: &Norm, input: Tensor<3>) -> Tensor<3> {
         base.forward(input)
     }
 

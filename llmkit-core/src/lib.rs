@@ -4,26 +4,25 @@
 //! ```
 //! # #[cfg(feature = "models")]
 //! # fn main() -> llmkit_core::Result<()> {
-//! use burn::tensor::{Int, Tensor};
-//! use llmkit_core::checkpoint::Checkpoint;
-//! use llmkit_core::models::load_causal_lm;
-//! use llmkit_core::{Device, NoAdapter};
-//!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama/gguf/model.gguf");
-//! // A folder of Hugging Face's or a GGUF file; every tensor of it must find its place.
-//! let device = Device::from_env()?.resolve()?;
-//! let model = load_causal_lm(&Checkpoint::open(path)?, &device)?;
+//! use std::ops::ControlFlow;
+//! use llmkit_core::models::Pretrained;
+//! use llmkit_core::{Device, Message, NoAdapter};
 //!
-//! let ids = Tensor::<2, Int>::from_ints([[3, 14, 15, 92]], &device);
-//! let logits = model.forward(ids, &NoAdapter);
-//! assert_eq!(logits.dims(), [1, 4, model.vocab_size()]);
+//! // A Hugging Face folder, a GGUF file, or, with the feature `hub`, a name such as "HuggingFaceTB/SmolLM2-135M-Instruct".
+//! let model = Pretrained::load(path, &Device::from_env()?.resolve()?)?;
+//! let answer = model.reply(&NoAdapter, &[Message::user("Hello!")], &model.generation, &mut |text| {
+//!     print!("{text}");
+//!     ControlFlow::Continue(())
+//! })?;
+//! assert!(answer.usage().completion_tokens > 0);
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "models"))]
 //! # fn main() {}
 //! ```
 //!
-//! With its tokenizer and chat template, a model is a `models::Pretrained`, which answers conversations.
+//! Beneath that lie tensors: `models::CausalLm::forward` takes token ids and gives the scores of every position.
 //!
 //! # Map
 //!

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use llmkit_core::kernels::{
-    AttentionOptions, LoraFactors, attention, cross_entropy, lora_linear, rms_norm, rope, swiglu,
+    AttentionOptions, LoraFactors, Row, attention, cross_entropy, lora_linear, rms_norm, rope, swiglu,
 };
 
 const EPS: f64 = 1e-3;
@@ -146,9 +146,9 @@ fn plain_rms_norm(x: Tensor<3>, weight: Tensor<1>) -> Tensor<3> {
     x / scale * weight.unsqueeze::<3>()
 }
 
-fn plain_rope(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
+fn plain_rope(x: Tensor<4>, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<4> {
     let [_, seq, _, dim] = x.dims();
-    let wide = |table: Tensor<2>| Tensor::cat(vec![table.clone(), table], 1).reshape([1, seq, 1, dim]);
+    let wide = |table: Tensor<3>| Tensor::cat(vec![table.clone(), table], 2).reshape([1, seq, 1, dim]);
     let (low, high) = (x.clone().narrow(3, 0, dim / 2), x.clone().narrow(3, dim / 2, dim / 2));
     x * wide(cos) + Tensor::cat(vec![-high, low], 3) * wide(sin)
 }
@@ -165,11 +165,21 @@ fn plain_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionO
         x.unsqueeze_dim::<5>(3).expand(shape).reshape([batch, s, heads, dim]).swap_dims(1, 2)
     };
     let mut scores = q.swap_dims(1, 2).matmul(repeat(k).swap_dims(2, 3)) * options.scale;
-    if options.causal {
-        let hidden = |at: usize| if at % s > s - t + at / s { f32::NEG_INFINITY } else { 0.0 };
-        let mask = TensorData::new((0..t * s).map(hidden).collect::<Vec<_>>(), [1, 1, t, s]);
-        scores = scores.clone() + Tensor::from_data(mask, &scores.device());
-    }
+    let hidden = |at: usize| {
+        let (b, i, j) = (at / (t * s), at / s % t, at % s);
+        let row = options.rows.as_ref().map_or(Row { offset: s.saturating_sub(t), keys: s }, |rows| rows[b]);
+        let (position, j) = ((row.offset + i) as i64, j as i64);
+        let reach = options.window.map_or(1 << 40, |window| window as i64);
+        let (before, after) = if options.causal { (reach - 1, 0) } else { (reach, reach) };
+        let seen = position - j <= before && j - position <= after;
+        // A query beyond all that it could see gets the last key.
+        let beyond = position - before >= row.keys as i64;
+        let seen = j < row.keys as i64 && (seen || (beyond && j + 1 == row.keys as i64));
+        if seen { 0.0 } else { f32::NEG_INFINITY }
+    };
+    let mask = TensorData::new((0..batch * t * s).map(hidden).collect::<Vec<_>>(), [batch, 1, t, s]);
+    let mask = Tensor::from_data(mask, &scores.device());
+    scores = scores + mask;
     softmax(scores, 3).matmul(repeat(v)).swap_dims(1, 2)
 }
 
@@ -190,8 +200,8 @@ fn targets(rows: usize, vocab: usize) -> Tensor<1, Int> {
 }
 
 /// Cosines and sines of random angles.
-fn tables(seq: usize, half: usize) -> (Tensor<2>, Tensor<2>) {
-    let angles = random([seq, half]) * 3.0;
+fn tables(seq: usize, half: usize) -> (Tensor<3>, Tensor<3>) {
+    let angles = random([1, seq, half]) * 3.0;
     (angles.clone().cos(), angles.sin())
 }
 
@@ -276,18 +286,18 @@ fn attention_is_the_composition() {
     for (t, s) in [(1, 1), (3, 3), (17, 17), (1, 37), (17, 40), (65, 65), (130, 150)] {
         for (heads, kv_heads) in [(1, 1), (3, 3), (6, 2), (9, 3)] {
             for (dim, causal) in [(8, true), (8, false), (64, true), (64, false)] {
-                let options = AttentionOptions { scale: 0.3, causal };
+                let options = if causal { AttentionOptions::causal(0.3) } else { AttentionOptions::new(0.3) };
                 let q = random([2, t, heads, dim]);
                 let (k, v) = (random([2, s, kv_heads, dim]), random([2, s, kv_heads, dim]));
                 assert_same(
                     [q.clone()],
-                    |[q]| attention(q.clone(), like(&k, q), like(&v, q), options),
-                    |[q]| plain_attention(q.clone(), beside(&k, q), beside(&v, q), options),
+                    |[q]| attention(q.clone(), like(&k, q), like(&v, q), options.clone()),
+                    |[q]| plain_attention(q.clone(), beside(&k, q), beside(&v, q), options.clone()),
                 );
                 assert_same(
                     [k, v],
-                    |[k, v]| attention(like(&q, k), k.clone(), v.clone(), options),
-                    |[k, v]| plain_attention(beside(&q, k), k.clone(), v.clone(), options),
+                    |[k, v]| attention(like(&q, k), k.clone(), v.clone(), options.clone()),
+                    |[k, v]| plain_attention(beside(&q, k), k.clone(), v.clone(), options.clone()),
                 );
             }
         }
@@ -296,33 +306,33 @@ fn attention_is_the_composition() {
 
 #[test]
 fn attention_gradients_are_difference_quotients() {
-    let options = AttentionOptions { scale: 0.5, causal: true };
+    let options = AttentionOptions::causal(0.5);
     let (q, k, v) = (random([1, 3, 2, 4]), random([1, 5, 1, 4]), random([1, 5, 1, 4]));
-    assert_differences([q.clone()], |[q]| attention(q.clone(), k.clone(), v.clone(), options));
-    assert_differences([k, v], |[k, v]| attention(q.clone(), k.clone(), v.clone(), options));
+    assert_differences([q.clone()], |[q]| attention(q.clone(), k.clone(), v.clone(), options.clone()));
+    assert_differences([k, v], |[k, v]| attention(q.clone(), k.clone(), v.clone(), options.clone()));
 }
 
 #[test]
 fn attention_of_extreme_scores_is_finite() {
-    let options = AttentionOptions { scale: 1.0, causal: true };
+    let options = AttentionOptions::causal(1.0);
     let q = random([1, 70, 1, 8]) * 1e4;
     let inputs = [q.clone(), q, random([1, 70, 1, 8])];
     let weights = random([1, 70, 1, 8]);
     let (output, grads) =
-        run(&inputs, &weights, |[q, k, v]| attention(q.clone(), k.clone(), v.clone(), options));
+        run(&inputs, &weights, |[q, k, v]| attention(q.clone(), k.clone(), v.clone(), options.clone()));
     assert!(values(&output).iter().all(|value| value.is_finite()));
     assert!(grads.iter().flat_map(values).all(|value| value.is_finite()));
 }
 
 #[test]
 fn decoding_step_by_step_is_causal_attention() {
-    let options = AttentionOptions { scale: 0.125, causal: true };
+    let options = AttentionOptions::causal(0.125);
     let (q, k, v) = (random([2, 37, 9, 64]), random([2, 37, 3, 64]), random([2, 37, 3, 64]));
-    let whole = attention(q.clone(), k.clone(), v.clone(), options);
+    let whole = attention(q.clone(), k.clone(), v.clone(), options.clone());
     for i in 0..37 {
         // Views into a longer cache.
         let (seen_k, seen_v) = (k.clone().narrow(1, 0, i + 1), v.clone().narrow(1, 0, i + 1));
-        let step = attention(q.clone().narrow(1, i, 1), seen_k, seen_v, options);
+        let step = attention(q.clone().narrow(1, i, 1), seen_k, seen_v, options.clone());
         assert_close(&step, &whole.clone().narrow(1, i, 1), 2e-6);
     }
 }
@@ -417,12 +427,13 @@ fn lora_linear_refuses_a_weight_that_wants_a_gradient() {
 
 #[test]
 fn backward_passes_leave_the_inputs_alone() {
-    let options = AttentionOptions { scale: 0.3, causal: true };
+    let options = AttentionOptions::causal(0.3);
     let (q, k) = (tracked(&random([1, 9, 2, 8])), tracked(&random([1, 9, 2, 8])));
     let (x, y) = (tracked(&random([1, 9, 16])), tracked(&random([1, 9, 16])));
     let (cos, sin) = tables(9, 4);
     let before = (bits(&q), bits(&k), bits(&x), bits(&y));
-    let attended = attention(rope(q.clone(), cos, sin), k.clone(), k.clone(), options).reshape([1, 9, 16]);
+    let attended =
+        attention(rope(q.clone(), cos, sin), k.clone(), k.clone(), options.clone()).reshape([1, 9, 16]);
     let normed = rms_norm(swiglu(x.clone(), y.clone()) + attended + x.clone(), random([16]), EPS);
     let logits = normed.reshape([9, 16]) + x.clone().reshape([9, 16]);
     let loss = cross_entropy(logits.clone(), targets(9, 16));
@@ -443,22 +454,23 @@ fn inputs_need_not_be_contiguous() {
     assert_same([x, y], |[x, y]| swiglu(x.clone(), y.clone()), |[x, y]| plain_swiglu(x.clone(), y.clone()));
 
     let (cos, sin) = tables(64, 32);
-    let (cos, sin) = (cos.narrow(0, 5, 17), sin.narrow(0, 5, 17));
+    let (cos, sin) = (cos.narrow(1, 5, 17), sin.narrow(1, 5, 17));
     let q = random([2, 9, 17, 64]).swap_dims(1, 2);
     let turn = |[q]: &[Tensor<4>; 1]| rope(q.clone(), cos.clone(), sin.clone());
     assert_same([q.clone()], turn, |[q]| plain_rope(q.clone(), beside(&cos, q), beside(&sin, q)));
 
-    let options = AttentionOptions { scale: 0.3, causal: true };
+    let options = AttentionOptions::causal(0.3);
     let k = random([2, 3, 50, 64]).swap_dims(1, 2).narrow(1, 7, 33);
     let v = random([2, 50, 64, 3]).swap_dims(2, 3).narrow(1, 2, 33);
-    let attend = |[q]: &[Tensor<4>; 1]| attention(q.clone(), like(&k, q), like(&v, q), options);
-    let plain = |[q]: &[Tensor<4>; 1]| plain_attention(q.clone(), beside(&k, q), beside(&v, q), options);
+    let attend = |[q]: &[Tensor<4>; 1]| attention(q.clone(), like(&k, q), like(&v, q), options.clone());
+    let plain =
+        |[q]: &[Tensor<4>; 1]| plain_attention(q.clone(), beside(&k, q), beside(&v, q), options.clone());
     assert_same([q.clone()], attend, plain);
     assert_same([q.clone().narrow(1, 4, 1)], attend, plain);
     assert_same(
         [k.clone(), v.clone()],
-        |[k, v]| attention(like(&q, k), k.clone(), v.clone(), options),
-        |[k, v]| plain_attention(beside(&q, k), k.clone(), v.clone(), options),
+        |[k, v]| attention(like(&q, k), k.clone(), v.clone(), options.clone()),
+        |[k, v]| plain_attention(beside(&q, k), k.clone(), v.clone(), options.clone()),
     );
 
     let targets = targets(6, 40);
@@ -471,17 +483,64 @@ fn inputs_need_not_be_contiguous() {
 
 #[test]
 fn gradients_reach_tracked_inputs_only() {
-    let options = AttentionOptions { scale: 0.3, causal: false };
+    let options = AttentionOptions::new(0.3);
     let plain = [random([1, 3, 2, 8]), random([1, 3, 2, 8]), random([1, 3, 2, 8])];
     for which in 0..3 {
         let mut inputs = plain.clone().map(Tensor::from_inner);
         inputs[which] = inputs[which].clone().require_grad();
         let [q, k, v] = inputs.clone();
-        let grads = attention(q, k, v, options).sum().backward();
+        let grads = attention(q, k, v, options.clone()).sum().backward();
         for (index, input) in inputs.iter().enumerate() {
             assert_eq!(input.grad(&grads).is_some(), index == which);
         }
     }
     let [q, k, v] = plain;
-    assert_eq!(attention(q, k, v, options).device(), cpu());
+    assert_eq!(attention(q, k, v, options.clone()).device(), cpu());
+}
+
+#[test]
+fn attention_with_windows_and_rows_is_the_composition() {
+    let rows = |rows: &[[usize; 2]]| {
+        let rows = rows.iter().map(|&[offset, keys]| Row { offset, keys });
+        Some(rows.collect::<std::sync::Arc<[Row]>>())
+    };
+    // Padding before nothing, after a few keys, and so far behind them that a window would be empty.
+    let whole = rows(&[[0, 70], [0, 3], [0, 41]]);
+    let continued = rows(&[[58, 59], [7, 12], [0, 5]]);
+    let single = rows(&[[69, 70], [7, 8], [20, 3]]);
+    for causal in [true, false] {
+        for window in [None, Some(1), Some(5), Some(200)] {
+            for (t, rows) in
+                [(70, &None), (70, &whole), (5, &None), (5, &continued), (1, &None), (1, &single)]
+            {
+                let options = if causal { AttentionOptions::causal(0.3) } else { AttentionOptions::new(0.3) };
+                let options = options.with_window(window).with_rows(rows.clone());
+                let (q, k, v) = (random([3, t, 4, 8]), random([3, 70, 2, 8]), random([3, 70, 2, 8]));
+                assert_same(
+                    [q.clone()],
+                    |[q]| attention(q.clone(), like(&k, q), like(&v, q), options.clone()),
+                    |[q]| plain_attention(q.clone(), beside(&k, q), beside(&v, q), options.clone()),
+                );
+                assert_same(
+                    [k, v],
+                    |[k, v]| attention(like(&q, k), k.clone(), v.clone(), options.clone()),
+                    |[k, v]| plain_attention(beside(&q, k), k.clone(), v.clone(), options.clone()),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn rope_turns_a_part_of_each_head_at_the_positions_of_each_row() {
+    let angles = random([3, 5, 2]) * 3.0;
+    let (cos, sin) = (angles.clone().cos(), angles.sin());
+    let plain = |[x]: &[Tensor<4>; 1]| {
+        let (cos, sin) = (beside(&cos, x).unsqueeze_dim::<4>(2), beside(&sin, x).unsqueeze_dim::<4>(2));
+        let part = |start, len| x.clone().narrow(3, start, len);
+        let (low, high) = (part(0, 2), part(2, 2));
+        let turned = [low.clone() * cos.clone() - high.clone() * sin.clone(), high * cos + low * sin];
+        Tensor::cat(turned.into_iter().chain([part(4, 3)]).collect(), 3)
+    };
+    assert_same([random([3, 5, 2, 7])], |[x]| rope(x.clone(), cos.clone(), sin.clone()), plain);
 }

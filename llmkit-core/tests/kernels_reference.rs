@@ -56,7 +56,11 @@ fn rms_norm_is_that_of_llama() {
 #[test]
 fn rope_is_that_of_llama() {
     let x = leaf("rope", "x");
-    check("rope", rope(x.clone(), stored("rope", "cos"), stored("rope", "sin")), &[("x", &x)]);
+    check(
+        "rope",
+        rope(x.clone(), stored::<2>("rope", "cos").unsqueeze(), stored::<2>("rope", "sin").unsqueeze()),
+        &[("x", &x)],
+    );
 }
 
 #[test]
@@ -70,7 +74,12 @@ fn attention_is_that_of_torch() {
     for (name, causal) in [("attention_causal", true), ("attention_full", false), ("attention_decode", true)]
     {
         let (q, k, v) = (leaf(name, "q"), leaf(name, "k"), leaf(name, "v"));
-        let output = attention(q.clone(), k.clone(), v.clone(), AttentionOptions { scale: 0.3, causal });
+        let output = attention(
+            q.clone(),
+            k.clone(),
+            v.clone(),
+            if causal { AttentionOptions::causal(0.3) } else { AttentionOptions::new(0.3) },
+        );
         check(name, output, &[("q", &q), ("k", &k), ("v", &v)]);
     }
 }

@@ -40,7 +40,7 @@
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
 //! - [`PeftModule`]: what a method is; implement it for one of your own;
-//! - [`merge`], [`save_merged`]: a model with the adapter worked in;
+//! - [`merge`]: a model with the adapter worked in;
 //! - [`data`]: Alpaca files to examples, examples to batches;
 //! - [`train`]: losses and gradients, the optimizer, the trainer with its checkpoints.
 //!
@@ -62,7 +62,7 @@ pub mod train;
 
 pub use error::{Error, Result};
 pub use lora::{Bias, InitLora, Lora, LoraConfig, Sizes};
-pub use merge::{merge, save_merged};
+pub use merge::merge;
 pub use module::PeftModule;
 pub use summary::{ParameterSummary, trainable_parameters};
 pub use targets::{TargetModules, Targets};

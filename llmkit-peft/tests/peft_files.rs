@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use common::{Expected, base, fixtures, ids, largest_difference, logits, tensors};
 use llmkit_core::NoAdapter;
 use llmkit_core::checkpoint::{Checkpoint, Safetensors, TensorSource};
-use llmkit_core::models::load_causal_lm;
-use llmkit_peft::{Error, Lora, PeftModule, merge, save_merged};
+use llmkit_core::models::{SaveOptions, load_causal_lm, save_model};
+use llmkit_peft::{Error, Lora, PeftModule, merge};
 use serde_json::Value;
 
 fn check(variant: &str, subfolder: &str) {
@@ -34,7 +34,7 @@ fn check(variant: &str, subfolder: &str) {
 
     // The merged model as a folder of its own.
     let out = tempfile::tempdir().unwrap();
-    save_merged(merged.as_ref(), out.path()).unwrap();
+    save_model(merged.as_ref(), out.path(), SaveOptions::default()).unwrap();
     let reloaded = load_causal_lm(&Checkpoint::open(out.path()).unwrap(), &common::device()).unwrap();
     assert_eq!(logits(reloaded.as_ref(), input, &NoAdapter), merged_logits, "{variant}: saved and reloaded");
 

@@ -106,6 +106,15 @@ impl<'a> TensorData<'a> {
         })
     }
 
+    /// The same with its values rounded to `dtype` when they are written.
+    ///
+    /// # Panics
+    /// If the values are at hand rather than [deferred](Self::deferred): those are stored as they are.
+    pub fn stored_as(self, dtype: FloatType) -> Self {
+        assert!(matches!(self.values, Values::Deferred(_)), "values at hand are stored as they are");
+        Self { dtype, ..self }
+    }
+
     /// The shape in torch's layout.
     pub fn shape(&self) -> &[usize] {
         &self.shape

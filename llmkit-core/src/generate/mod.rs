@@ -54,24 +54,37 @@
 //! - [`GenerationConfig`], [`Decoding`], [`Sampling`]: the settings, and the Hugging Face file of them;
 //! - [`Sampler`]: logits to a token, in transformers' order and with its semantics;
 //! - [`StopScanner`]: ending at a text that may span tokens;
-//! - [`generate`], [`Event`], [`Generated`]: the loop.
+//! - [`generate`], [`Event`], [`Generated`]: the loop; [`Logprobs`]: how likely its tokens were;
+//! - [`generate_batch`]: several prompts, or several answers to one, side by side over a [`NextTokens`];
+//! - [`generate_beams`]: beam search.
 
+mod answer;
+mod batch;
+mod beams;
 mod candidate;
 mod config;
 mod config_file;
 mod decoding;
+mod logprobs;
 mod next_token;
-mod repetition_penalty;
+mod next_tokens;
+mod processors;
 mod sampler;
 mod stop;
 mod stream;
 mod text_decoder;
 mod warpers;
 
+pub use batch::{BatchRequest, generate_batch};
+pub use beams::{Beam, BeamSearch, EarlyStopping, generate_beams};
 pub use config::GenerationConfig;
 pub use decoding::{Decoding, Sampling};
+pub use logprobs::{Logprobs, TokenLogprob};
 pub use next_token::NextToken;
+pub use next_tokens::NextTokens;
+pub use processors::Dry;
 pub use sampler::Sampler;
 pub use stop::StopScanner;
 pub use stream::{Event, Generated, PREFILL_CHUNK, generate};
 pub use text_decoder::TextDecoder;
+pub use warpers::mirostat::Mirostat;

@@ -14,7 +14,7 @@ mod rms_norm;
 mod rope;
 mod swiglu;
 
-pub use attention::{AttentionOptions, attention};
+pub use attention::{AttentionOptions, Row, attention};
 pub use cross_entropy::cross_entropy;
 pub use lora_linear::{LoraFactors, lora_linear};
 pub use rms_norm::rms_norm;

@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 
-use super::{CausalLm, ConfigReader, Llama, LlamaConfig};
+use super::llama::{LlamaConfig, load_llama};
+use super::{CausalLm, ConfigReader};
 use crate::checkpoint::Checkpoint;
 use crate::nn::Weights;
 use crate::{Error, Result};
@@ -31,6 +32,6 @@ pub fn load_causal_lm(checkpoint: &Checkpoint, device: &Device) -> Result<Arc<dy
     }
     let config = LlamaConfig::read(config)?;
     let model =
-        Weights::load(checkpoint.source(), device, |weights| Llama::load(weights, &config, raw.clone()))?;
+        Weights::load(checkpoint.source(), device, |weights| load_llama(weights, &config, raw.clone()))?;
     Ok(Arc::new(model))
 }

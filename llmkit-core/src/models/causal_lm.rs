@@ -1,17 +1,10 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::adapter::Adapter;
-use crate::nn::{KvCache, Layer, LayerCache, LayerMut, RopeTable};
-
-/// Where a forward pass stands in its sequences; made once a pass by [`CausalLm::positions`], read by every block.
-#[derive(Debug, Clone)]
-pub struct Positions {
-    /// The rotations of these positions.
-    pub rope: RopeTable,
-}
+use crate::nn::{KvCache, Layer, LayerCache, LayerMut, Positions};
 
 /// A decoder-only language model, taken apart so that training can go block by block: `embed`, then each `block`, then `head`.
 ///
@@ -33,8 +26,8 @@ pub trait CausalLm: Debug + Send + Sync {
     /// The device that holds the weights, without autodiff.
     fn device(&self) -> Device;
 
-    /// Prepares for positions `start..start + len`.
-    fn positions(&self, start: usize, len: usize) -> Positions;
+    /// Prepares for `len` positions from each sequence's start on; one start stands for all sequences.
+    fn positions(&self, starts: &[usize], len: usize) -> Positions;
 
     /// Token ids to vectors, through the adapter's prompt.
     ///
@@ -81,7 +74,7 @@ pub trait CausalLm: Debug + Send + Sync {
     /// `ids [batch, seq]` to `[batch, seq, vocab]`.
     fn forward(&self, ids: Tensor<2, Int>, adapter: &dyn Adapter) -> Tensor<3> {
         let mut hidden = self.embed(ids, adapter);
-        let positions = self.positions(0, hidden.dims()[1]);
+        let positions = self.positions(&[0], hidden.dims()[1]);
         for index in 0..self.num_blocks() {
             hidden = self.block(index, hidden, &positions, None, adapter);
         }
@@ -92,21 +85,79 @@ pub trait CausalLm: Debug + Send + Sync {
     ///
     /// # Shapes
     /// `ids [batch, seq]` to `[batch, 1, vocab]`.
+    ///
+    /// # Panics
+    /// If the cache holds another number of sequences.
     fn forward_cached(&self, ids: Tensor<2, Int>, cache: &mut KvCache, adapter: &dyn Adapter) -> Tensor<3> {
-        let mut hidden = if cache.is_empty() {
-            self.embed(ids, adapter)
-        } else {
-            // The adapter's prompt stands before the first token only.
-            self.embed(ids, &WithoutPrompt(adapter))
-        };
-        let [batch, seq, width] = hidden.dims();
-        let positions = self.positions(cache.len(), seq);
-        for index in 0..self.num_blocks() {
-            hidden = self.block(index, hidden, &positions, Some(cache.layer(index)), adapter);
-        }
-        cache.advance(seq);
-        self.head(hidden.slice([0..batch, seq - 1..seq, 0..width]), adapter)
+        continue_rows(self, ids, None, cache, adapter)
     }
+
+    /// Continues sequences by different numbers of tokens, `counts[b]` of them in row `b`: `ids` are padded behind, with any id. Scores
+    /// what follows each row's last token; the scores of a row that gets none mean nothing.
+    ///
+    /// # Shapes
+    /// `ids [batch, seq]` to `[batch, 1, vocab]`.
+    ///
+    /// # Panics
+    /// If there is not one count for each row, a count is more than `seq`, or the cache holds another number of sequences.
+    fn forward_ragged(
+        &self,
+        ids: Tensor<2, Int>,
+        counts: &[usize],
+        cache: &mut KvCache,
+        adapter: &dyn Adapter,
+    ) -> Tensor<3> {
+        let [batch, seq] = ids.dims();
+        assert_eq!(counts.len(), batch, "counts for ids [{batch}, {seq}]");
+        assert!(counts.iter().all(|count| *count <= seq), "counts {counts:?} for ids [{batch}, {seq}]");
+        continue_rows(self, ids, Some(counts), cache, adapter)
+    }
+}
+
+fn continue_rows<M: CausalLm + ?Sized>(
+    model: &M,
+    ids: Tensor<2, Int>,
+    counts: Option<&[usize]>,
+    cache: &mut KvCache,
+    adapter: &dyn Adapter,
+) -> Tensor<3> {
+    let tokens = ids.dims()[1];
+    let mut hidden = if cache.is_empty() {
+        model.embed(ids, adapter)
+    } else {
+        // The adapter's prompt stands before the first token only.
+        model.embed(ids, &WithoutPrompt(adapter))
+    };
+    let [batch, seq, width] = hidden.dims();
+    assert!(
+        cache.rows() == 0 || cache.rows() == batch,
+        "{batch} sequences continue a cache of {}",
+        cache.rows()
+    );
+    // The prompt lengthens every row alike.
+    let counts: Option<Arc<[usize]>> =
+        counts.map(|counts| counts.iter().map(|count| count + seq - tokens).collect());
+    let even = cache.lens().iter().all(|len| *len == cache.len());
+    let mut positions = match cache.lens() {
+        starts if !even => model.positions(starts, seq),
+        _ => model.positions(&[cache.len()], seq),
+    };
+    positions.counts = counts.clone();
+    for index in 0..model.num_blocks() {
+        hidden = model.block(index, hidden, &positions, Some(cache.layer(index)), adapter);
+    }
+    cache.advance(batch, seq, counts.as_deref());
+    let last = match counts {
+        None => hidden.slice([0..batch, seq - 1..seq, 0..width]),
+        Some(counts) => {
+            let at =
+                counts.iter().enumerate().map(|(row, count)| (row * seq + count.saturating_sub(1)) as i32);
+            let at = TensorData::new(at.collect::<Vec<_>>(), [batch]);
+            let at = Tensor::<1, Int>::from_data(at, &hidden.device());
+            hidden.reshape([batch * seq, width]).select(0, at).reshape([batch, 1, width])
+        }
+    };
+    model.head(last, adapter)
 }
 
 struct WithoutPrompt<'a>(&'a dyn Adapter);

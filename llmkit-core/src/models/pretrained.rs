@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::{CachedModel, CausalLm, load_causal_lm};
+use super::{CachedModel, CausalLm, SaveOptions, load_causal_lm, locate, save_model};
 use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::generate::{Generated, GenerationConfig, generate};
 use crate::{Adapter, ChatTemplate, Error, Message, Result, Tokenizer};
@@ -41,12 +41,14 @@ pub struct Pretrained {
 }
 
 impl Pretrained {
-    /// Loads a Hugging Face folder or a `.gguf` file onto `device`.
+    /// Loads a model onto `device`: a Hugging Face folder, a `.gguf` file, or, with the feature `hub`, a repository such as
+    /// `HuggingFaceTB/SmolLM2-135M-Instruct`, with `@` and a branch, tag or commit behind it if it is to be another than `main`.
     ///
     /// # Errors
+    /// What [`locate`] says of a repository.
     /// Whatever is wrong with the files: see [`load_causal_lm`], [`Tokenizer`], [`ChatTemplate`] and [`GenerationConfig::from_file`].
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let checkpoint = Checkpoint::open(path.as_ref())?;
+        let checkpoint = Checkpoint::open(locate(path.as_ref())?)?;
         let (tokenizer, chat_template) = match checkpoint.gguf() {
             Some(file) => (Tokenizer::from_gguf(file.metadata())?, ChatTemplate::from_gguf(file.metadata())?),
             None => {
@@ -86,6 +88,16 @@ impl Pretrained {
         let mut next = CachedModel::new(self.model.as_ref(), adapter);
         let mut decoder = self.tokenizer.decode_stream(true);
         generate(&mut next, &mut decoder, &prompt, config, &mut |event| on_text(event.text()))
+    }
+
+    /// Writes the model as a Hugging Face folder: weights, configuration, tokenizer, chat template and generation settings.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file can't be written; what was there before stays.
+    pub fn save(&self, folder: impl AsRef<Path>, options: SaveOptions) -> Result<()> {
+        let folder = folder.as_ref();
+        save_model(self.model.as_ref(), folder, options)?;
+        self.save_tokenizer(folder)
     }
 
     /// Writes the files that a model folder needs beside `config.json` and its weights: `tokenizer.json`, `tokenizer_config.json`,

@@ -1,4 +1,4 @@
-use super::{Embedding, Linear, RmsNorm};
+use super::{Embedding, Linear, Norm};
 
 /// One of a model's layers, as [`CausalLm::visit`](crate::models::CausalLm::visit) shows them.
 #[derive(Debug, Clone, Copy)]
@@ -6,7 +6,7 @@ pub enum Layer<'a> {
     /// A linear layer.
     Linear(&'a Linear),
     /// A normalisation.
-    Norm(&'a RmsNorm),
+    Norm(&'a Norm),
     /// A table of vectors.
     Embedding(&'a Embedding),
 }
@@ -17,7 +17,7 @@ pub enum LayerMut<'a> {
     /// A linear layer.
     Linear(&'a mut Linear),
     /// A normalisation.
-    Norm(&'a mut RmsNorm),
+    Norm(&'a mut Norm),
     /// A table of vectors.
     Embedding(&'a mut Embedding),
 }
@@ -34,11 +34,10 @@ impl Layer<'_> {
 
     /// How many numbers the layer holds.
     pub fn num_parameters(&self) -> usize {
+        let biases = |bias: &Option<burn::tensor::Tensor<1>>| bias.as_ref().map_or(0, |bias| bias.dims()[0]);
         match self {
-            Self::Linear(layer) => {
-                layer.d_input() * layer.d_output() + layer.bias.as_ref().map_or(0, |bias| bias.dims()[0])
-            }
-            Self::Norm(layer) => layer.weight.dims()[0],
+            Self::Linear(layer) => layer.d_input() * layer.d_output() + biases(&layer.bias),
+            Self::Norm(layer) => layer.weight.dims()[0] + biases(&layer.bias),
             Self::Embedding(layer) => layer.weight.dims().iter().product(),
         }
     }

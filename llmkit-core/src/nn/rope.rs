@@ -83,15 +83,17 @@ impl Rope {
         Self { inv_freq }
     }
 
-    /// The rotations of positions `start..start + len`, for one forward pass.
-    pub fn table(&self, start: usize, len: usize, device: &Device) -> RopeTable {
+    /// The rotations of `len` positions from each of `starts` on, for one forward pass. One start stands for all sequences.
+    pub fn table(&self, starts: &[usize], len: usize, device: &Device) -> RopeTable {
         let half = self.inv_freq.len();
-        let angles = (start..start + len)
-            .flat_map(|position| self.inv_freq.iter().map(move |freq| position as f32 * freq));
+        let positions = starts.iter().flat_map(|&start| start..start + len);
+        let angles =
+            positions.flat_map(|position| self.inv_freq.iter().map(move |freq| position as f32 * freq));
         let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
+        let shape = [starts.len(), len, half];
         RopeTable {
-            cos: Tensor::from_data(TensorData::new(cos, [len, half]), device),
-            sin: Tensor::from_data(TensorData::new(sin, [len, half]), device),
+            cos: Tensor::from_data(TensorData::new(cos, shape), device),
+            sin: Tensor::from_data(TensorData::new(sin, shape), device),
         }
     }
 }
@@ -99,11 +101,11 @@ impl Rope {
 /// Cosines and sines of consecutive positions.
 ///
 /// # Shapes
-/// `[seq, head_dim / 2]`, both.
+/// `[batch or 1, seq, head_dim / 2]`, both.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
-    cos: Tensor<2>,
-    sin: Tensor<2>,
+    cos: Tensor<3>,
+    sin: Tensor<3>,
 }
 
 impl RopeTable {

@@ -10,7 +10,7 @@ use burn::module::{Module, ParamId};
 use burn::tensor::{Int, Tensor};
 use llmkit_core::Adapter;
 use llmkit_core::models::CausalLm;
-use llmkit_core::nn::{Embedding, Layer, Linear, RmsNorm};
+use llmkit_core::nn::{Embedding, Layer, Linear, Norm};
 
 pub use config::{Bias, InitLora, LoraConfig, Sizes};
 pub(crate) use layer::LoraLayer;
@@ -182,7 +182,7 @@ impl Adapter for Lora {
         }
     }
 
-    fn norm(&self, base: &RmsNorm, input: Tensor<3>) -> Tensor<3> {
+    fn norm(&self, base: &Norm, input: Tensor<3>) -> Tensor<3> {
         match self.saved_layer(base.path()) {
             Some(saved) => saved.norm(base, input),
             None => base.forward(input),

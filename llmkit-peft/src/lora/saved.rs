@@ -1,6 +1,6 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
-use llmkit_core::nn::{Embedding, Layer, Linear, RmsNorm, lookup, matmul_transposed};
+use llmkit_core::nn::{Embedding, Layer, Linear, Norm, lookup, matmul_transposed};
 
 /// A layer that trains whole (PEFT's `modules_to_save`), or whose bias alone does: a copy that stands in for the base's.
 #[derive(Module, Debug)]
@@ -20,7 +20,7 @@ impl SavedLayer {
     pub(crate) fn whole(layer: Layer<'_>) -> Self {
         let (matrix, vector, bias) = match layer {
             Layer::Linear(linear) => (Some(&linear.weight), None, linear.bias.as_ref()),
-            Layer::Norm(norm) => (None, Some(&norm.weight), None),
+            Layer::Norm(norm) => (None, Some(&norm.weight), norm.bias.as_ref()),
             Layer::Embedding(embedding) => (Some(&embedding.weight), None, None),
         };
         Self {
@@ -53,9 +53,9 @@ impl SavedLayer {
         }
     }
 
-    pub(crate) fn norm(&self, base: &RmsNorm, input: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn norm(&self, base: &Norm, input: Tensor<3>) -> Tensor<3> {
         match &self.vector {
-            Some(vector) => base.forward_with(input, vector.val()),
+            Some(vector) => base.forward_with(input, vector.val(), self.bias.as_ref().map(Param::val)),
             None => base.forward(input),
         }
     }

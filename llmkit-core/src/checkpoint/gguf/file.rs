@@ -214,6 +214,7 @@ impl GgufFile {
                 format!("type {}; use a file quantised to one of those", stored.dtype.name),
             )
         })?;
+        self.bytes.release(stored.range.clone());
         match stored.change {
             Change::None => {}
             Change::Interleaved { heads } => {

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cpu")]
 mod flex;
+mod mask;
 mod primitive;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -11,15 +12,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-/// How [`attention`] weighs keys.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AttentionOptions {
-    /// What the dot products are multiplied by; usually `1 / sqrt(head_dim)`.
-    pub scale: f64,
-    /// Whether a query sees only the keys up to its own position, the last query standing at the last key: query `i` of `t` sees
-    /// keys `0..=s - t + i` of `s`.
-    pub causal: bool,
-}
+pub use mask::{AttentionOptions, Row};
 
 /// `softmax(scale q k^T) v` for each head, with grouped keys and values (Ainslie et al. 2023, <https://arxiv.org/abs/2305.13245>):
 /// query head `h` reads key head `h / (heads / kv_heads)`.
@@ -33,8 +26,8 @@ pub struct AttentionOptions {
 /// - output: `[batch, t, heads, head_dim]`
 ///
 /// # Panics
-/// If the shapes do not fit each other, `heads` is not a multiple of `kv_heads`, there are no keys, or `causal` is set with fewer
-/// keys than queries.
+/// If the shapes do not fit each other, `heads` is not a multiple of `kv_heads`, there are no keys, `causal` is set without rows and
+/// with fewer keys than queries, or the rows are not one for each sequence with 1 to `s` keys.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOptions) -> Tensor<4> {
     let ([batch, t, heads, head_dim], [_, s, kv_heads, _]) = (q.dims(), k.dims());
     assert_eq!(k.dims(), v.dims(), "attention: keys and values must have one shape");
@@ -49,7 +42,7 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOpt
         "attention: {heads} query heads are not a multiple of {kv_heads} key heads"
     );
     assert!(s > 0, "attention: there are no keys");
-    assert!(!options.causal || s >= t, "attention: {t} causal queries need as many keys, found {s}");
+    options.check(batch, t, s);
     let output =
         <Dispatch as Attention>::attention(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), options);
     Tensor::from_dispatch(output)

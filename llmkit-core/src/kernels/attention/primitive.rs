@@ -2,7 +2,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Shape, TensorData, TensorMetadata};
 
 use super::super::compose::{cast, widen};
-use super::{InputGrads, Inputs, Outputs, Wanted};
+use super::{AttentionOptions, InputGrads, Inputs, Outputs, Wanted};
 
 /// The sizes of one call.
 #[derive(Clone, Copy)]
@@ -34,11 +34,14 @@ impl Dims {
     }
 
     /// Adds minus infinity where a query must not look.
-    fn mask<B: Backend>(&self, scores: FloatTensor<B>) -> FloatTensor<B> {
+    fn mask<B: Backend>(&self, scores: FloatTensor<B>, options: &AttentionOptions) -> FloatTensor<B> {
         let Self { batch, t, s, kv_heads, group, .. } = *self;
-        let hidden = |i: usize, j: usize| if j > s - t + i { f32::NEG_INFINITY } else { 0.0 };
-        let values: Vec<f32> = (0..t).flat_map(|i| (0..s).map(move |j| hidden(i, j))).collect();
-        let mask = B::float_from_data(TensorData::new(values, [1, 1, t, s]), &scores.device());
+        let masks = if options.rows.is_some() { batch } else { 1 };
+        let mut values = vec![f32::NEG_INFINITY; masks * t * s];
+        for (row, values) in values.chunks_exact_mut(s).enumerate() {
+            values[options.visible(row / t, row % t, [t, s])].fill(0.0);
+        }
+        let mask = B::float_from_data(TensorData::new(values, [masks, 1, t, s]), &scores.device());
         let mask = cast::<B>(mask, scores.dtype());
         let scores = B::float_reshape(scores, Shape::from([batch, kv_heads * group, t, s]));
         B::float_reshape(B::float_add(scores, mask), Shape::from([batch, kv_heads, group * t, s]))
@@ -50,7 +53,7 @@ fn scores<B: Backend>(dims: Dims, inputs: &Inputs<B>) -> FloatTensor<B> {
     let q = dims.fold::<B>(inputs.q.clone());
     let k = B::float_permute(inputs.k.clone(), &[0, 2, 3, 1]);
     let scores = B::float_mul_scalar(widen::<B>(B::float_matmul(q, k)), inputs.options.scale.into());
-    if inputs.options.causal && dims.t > 1 { dims.mask::<B>(scores) } else { scores }
+    if inputs.options.hides(dims.t) { dims.mask::<B>(scores, &inputs.options) } else { scores }
 }
 
 pub(super) fn forward<B: Backend>(inputs: Inputs<B>) -> Outputs<B> {

@@ -12,23 +12,27 @@ use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 /// Rotates queries or keys by their position (Su et al. 2021, <https://arxiv.org/abs/2104.09864>), pairing dimension `i` with
-/// `i + head_dim / 2` as Hugging Face checkpoints do:
+/// `i + d / 2` as Hugging Face checkpoints do:
 /// `y[i] = x[i] cos[i] - x[i + d/2] sin[i]`, `y[i + d/2] = x[i + d/2] cos[i] + x[i] sin[i]`.
+///
+/// Only the first `d` dimensions of each head turn, twice as many as there are angles; the others stay.
 ///
 /// # Shapes
 /// - `x`: `[batch, seq, heads, head_dim]`
-/// - `cos`, `sin`: `[seq, head_dim / 2]`, the angles of each position of `x`
+/// - `cos`, `sin`: `[batch, seq, d / 2]`, the angles of each position of `x`, or `[1, seq, d / 2]` where all sequences share them
 /// - output: `[batch, seq, heads, head_dim]`
 ///
 /// # Panics
-/// If `head_dim` is odd, `cos` or `sin` is not `[seq, head_dim / 2]`, or either is tracked by autodiff: they
-/// get no gradient.
-pub fn rope(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
-    let [_, seq, _, head_dim] = x.dims();
-    assert!(head_dim % 2 == 0, "rope: head_dim must be even, found x {:?}", x.dims());
-    let table = [seq, head_dim / 2];
-    assert_eq!(cos.dims(), table, "rope: cos must be [seq, head_dim / 2] for x {:?}", x.dims());
-    assert_eq!(sin.dims(), table, "rope: sin must be [seq, head_dim / 2] for x {:?}", x.dims());
+/// If `d` is more than `head_dim`, `cos` or `sin` has another shape, or either is tracked by autodiff: they get no gradient.
+pub fn rope(x: Tensor<4>, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<4> {
+    let ([batch, seq, _, head_dim], [rows, positions, half]) = (x.dims(), cos.dims());
+    assert!(
+        (rows == 1 || rows == batch) && positions == seq && 2 * half <= head_dim,
+        "rope: cos must be [1 or batch, seq, at most head_dim / 2] for x {:?}, found {:?}",
+        x.dims(),
+        cos.dims()
+    );
+    assert_eq!(sin.dims(), cos.dims(), "rope: sin must be of cos's shape");
     let rotated = <Dispatch as Rope>::rope(x.into_dispatch(), cos.into_dispatch(), sin.into_dispatch());
     Tensor::from_dispatch(rotated)
 }

@@ -11,21 +11,25 @@ pub(super) fn rotate<B: Backend>(
     direction: Direction,
 ) -> FloatTensor<B> {
     let shape = x.shape();
-    let half = shape[3] / 2;
+    let [rows, seq, half] = cos.shape().dims();
     let table =
-        |t: FloatTensor<B>| cast::<B>(B::float_reshape(t, Shape::from([1, shape[1], 1, half])), x.dtype());
+        |t: FloatTensor<B>| cast::<B>(B::float_reshape(t, Shape::from([rows, seq, 1, half])), x.dtype());
     let (cos, sin) = (table(cos), table(sin));
     let sin = match direction {
         Direction::Forward => sin,
         Direction::Back => B::float_neg(sin),
     };
-    let part = |start: usize| {
-        let last = Slice::new(start as isize, Some((start + half) as isize), 1);
+    let part = |start: usize, end: usize| {
+        let last = Slice::new(start as isize, Some(end as isize), 1);
         B::float_slice(x.clone(), &[Slice::full(), Slice::full(), Slice::full(), last])
     };
-    let (low, high) = (part(0), part(half));
+    let (low, high) = (part(0, half), part(half, 2 * half));
     let new_low =
         B::float_sub(B::float_mul(low.clone(), cos.clone()), B::float_mul(high.clone(), sin.clone()));
     let new_high = B::float_add(B::float_mul(high, cos), B::float_mul(low, sin));
-    B::float_cat(vec![new_low, new_high], 3)
+    let mut parts = vec![new_low, new_high];
+    if 2 * half < shape[3] {
+        parts.push(part(2 * half, shape[3]));
+    }
+    B::float_cat(parts, 3)
 }

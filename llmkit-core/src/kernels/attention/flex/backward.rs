@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::super::{InputGrads, Inputs, Outputs, Wanted};
-use super::view::{Dims, SharedOutput, View, strided, tile};
+use super::view::{Dims, SharedOutput, View, only, strided, tile};
 use crate::kernels::cpu::{
     Destination, Matrix, Threads, contiguous, dot, exp, product, uninit, vectorised, written,
 };
@@ -34,13 +34,13 @@ struct Targets {
 }
 
 pub(super) fn backward(
-    dims: Dims,
+    dims: &Dims,
     inputs: Inputs<Flex>,
     outputs: Outputs<Flex>,
     grad: FlexTensor,
     wanted: Wanted,
 ) -> InputGrads<Flex> {
-    let Dims { batch, t, s, heads, kv_heads, head_dim, .. } = dims;
+    let &Dims { batch, t, s, heads, kv_heads, head_dim, .. } = dims;
     let tensors = [inputs.q, inputs.k, inputs.v, outputs.output, grad].map(strided);
     let [q, k, v, output, grad] = tensors.each_ref().map(View::new);
     let log_sum = contiguous(outputs.log_sum);
@@ -75,22 +75,34 @@ pub(super) fn backward(
 
 /// With `p` the weights and `D = rowsum(grad * output)`: `dv = p^T grad`, `ds = p (grad v^T - D)`, `dq = scale ds k`,
 /// `dk = scale ds^T q`, for one key head and the query heads that share it.
-fn key_head(dims: Dims, operands: &Operands<'_>, targets: Targets, b: usize, kv: usize) {
-    let Dims { t, heads, group, head_dim, scale, .. } = dims;
+fn key_head(dims: &Dims, operands: &Operands<'_>, targets: Targets, b: usize, kv: usize) {
+    let &Dims { t, s, heads, group, head_dim, scale, .. } = dims;
     let block = dims.block();
-    // The last block sees all keys, so it comes first and overwrites the gradients of keys and values; the others add to them.
-    let mut destination = Destination::Overwrite;
+    // Where the last block sees all keys, it comes first and overwrites their gradients; the others add to them.
+    let last = (t - 1) / block * block;
+    let mut destination = if dims.seen_by(b, last, t - last) == (0..s) {
+        Destination::Overwrite
+    } else {
+        for target in [targets.k, targets.v].into_iter().flatten() {
+            for position in 0..s {
+                // SAFETY: the rows of this key head are in the buffer and this task's alone.
+                unsafe { target.row(b, position, kv).0.write_bytes(0, head_dim) };
+            }
+        }
+        Destination::Accumulate
+    };
     for first in (0..t).step_by(block).rev() {
         let rows = block.min(t - first);
-        let visible = dims.visible(first + rows - 1);
+        let seen = dims.seen_by(b, first, rows);
+        let visible = seen.len();
         for head in kv * group..(kv + 1) * group {
             TILES.with_borrow_mut(|[weights, slopes]| {
                 let weights = tile(weights, rows * visible);
                 let slopes = tile(slopes, rows * visible);
                 let [queries, grads] = [&operands.q, &operands.grad].map(|view| view.matrix(b, first, head));
-                let [keys, values] = [&operands.k, &operands.v].map(|view| view.matrix(b, 0, kv));
+                let [keys, values] = [&operands.k, &operands.v].map(|view| view.matrix(b, seen.start, kv));
                 let needs_slopes = targets.q.is_some() || targets.k.is_some();
-                // SAFETY: the views hold `rows` queries from `first` on and `visible` keys, and the tiles are this thread's.
+                // SAFETY: the views hold `rows` queries from `first` on and the keys `seen`, and the tiles are this thread's.
                 unsafe {
                     let size = [rows, visible, head_dim];
                     let tile = (weights.as_mut_ptr(), visible);
@@ -117,27 +129,26 @@ fn key_head(dims: Dims, operands: &Operands<'_>, targets: Targets, b: usize, kv:
                 let tiles = weights.chunks_exact_mut(visible).zip(slopes.chunks_exact_mut(visible));
                 for (row, (weights, slopes)) in tiles.enumerate() {
                     let position = first + row;
-                    let (seen, hidden) = weights.split_at_mut(dims.visible(position));
-                    let (seen_slopes, hidden_slopes) = slopes.split_at_mut(seen.len());
-                    hidden.fill(0.0);
-                    hidden_slopes.fill(0.0);
+                    let range = dims.visible(b, position);
+                    let weights = only(weights, range.clone(), seen.start);
+                    let slopes = only(slopes, range, seen.start);
                     let log_sum = operands.log_sum[(b * heads + head) * t + position];
                     let grad = operands.grad.row(b, position, head);
                     let output = operands.output.row(b, position, head);
-                    softmax_backward(seen, seen_slopes, log_sum, grad, output);
+                    softmax_backward(weights, slopes, log_sum, grad, output);
                 }
                 let weights = Matrix::new(weights.as_ptr(), visible);
                 let slopes = Matrix::new(slopes.as_ptr(), visible);
                 let size = [visible, head_dim, rows];
                 // SAFETY: this task alone writes the rows of these query heads and of this key head; where it accumulates, the
-                // block that came first has written all of them.
+                // buffer has been written before.
                 unsafe {
                     if let Some(target) = targets.v {
                         product(
                             size,
                             1.0,
                             (weights.transposed(), grads),
-                            target.row(b, 0, kv),
+                            target.row(b, seen.start, kv),
                             destination,
                             Threads::One,
                         );
@@ -147,7 +158,7 @@ fn key_head(dims: Dims, operands: &Operands<'_>, targets: Targets, b: usize, kv:
                             size,
                             scale,
                             (slopes.transposed(), queries),
-                            target.row(b, 0, kv),
+                            target.row(b, seen.start, kv),
                             destination,
                             Threads::One,
                         );

@@ -11,24 +11,26 @@ use super::forward::{SCORES, exponentials};
 use super::view::{Dims, View, tile};
 use crate::kernels::cpu::{PARALLEL_THRESHOLD, dot, mul_add, uninit, vectorised, written};
 
-pub(super) fn forward(dims: Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Outputs<Flex> {
-    let Dims { batch, s, heads, kv_heads, group, head_dim, .. } = dims;
+pub(super) fn forward(dims: &Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Outputs<Flex> {
+    let &Dims { batch, s, heads, kv_heads, group, head_dim, .. } = dims;
     let mut output = vec![0.0f32; batch * heads * head_dim];
     let mut log_sum = uninit(batch * heads);
     let head = |(at, (output, log_sum)): (usize, (&mut [f32], &mut [MaybeUninit<f32>]))| {
         let (b, kv) = (at / kv_heads, at % kv_heads);
         SCORES.with_borrow_mut(|scores| {
-            let scores = tile(scores, group * s);
-            let (keys, stride) = k.head(b, kv);
-            for g in 0..group {
-                score(q.row(b, 0, kv * group + g), keys, stride, dims.scale, &mut scores[g * s..][..s]);
+            let seen = dims.visible(b, 0);
+            let visible = seen.len();
+            let scores = tile(scores, group * visible);
+            let (keys, stride) = k.head(b, kv, seen.clone());
+            for (g, scores) in scores.chunks_exact_mut(visible).enumerate() {
+                score(q.row(b, 0, kv * group + g), keys, stride, dims.scale, scores);
             }
-            for (scores, log_sum) in scores.chunks_exact_mut(s).zip(log_sum) {
+            for (scores, log_sum) in scores.chunks_exact_mut(visible).zip(log_sum) {
                 let (largest, total) = exponentials(scores);
                 scores.iter_mut().for_each(|score| *score /= total);
                 log_sum.write(largest + total.ln());
             }
-            let (values, stride) = v.head(b, kv);
+            let (values, stride) = v.head(b, kv, seen);
             mix(scores, values, stride, output);
         });
     };

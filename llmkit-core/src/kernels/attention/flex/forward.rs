@@ -4,7 +4,7 @@ use burn::backend::Flex;
 use rayon::prelude::*;
 
 use super::super::Outputs;
-use super::view::{Dims, SharedOutput, View, tile};
+use super::view::{Dims, SharedOutput, View, only, tile};
 use crate::kernels::cpu::{
     Destination, Matrix, Threads, exp, max, product, sum, uninit, vectorised, written,
 };
@@ -14,8 +14,8 @@ thread_local! {
     pub(super) static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-pub(super) fn forward(dims: Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Outputs<Flex> {
-    let Dims { batch, t, heads, head_dim, .. } = dims;
+pub(super) fn forward(dims: &Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Outputs<Flex> {
+    let &Dims { batch, t, heads, head_dim, .. } = dims;
     let mut output = uninit(batch * t * heads * head_dim);
     let mut log_sum = uninit(batch * heads * t);
     let shared = SharedOutput::new(output.as_mut_ptr().cast(), t, heads, head_dim);
@@ -25,12 +25,13 @@ pub(super) fn forward(dims: Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Outp
         log_sum.par_chunks_mut(block).enumerate().for_each(|(index, log_sum)| {
             let first = index * block;
             let rows = log_sum.len();
-            let visible = dims.visible(first + rows - 1);
+            let seen = dims.seen_by(b, first, rows);
+            let visible = seen.len();
             SCORES.with_borrow_mut(|scores| {
                 let scores = tile(scores, rows * visible);
-                let operands = (q.matrix(b, first, h), k.matrix(b, 0, h / dims.group).transposed());
+                let operands = (q.matrix(b, first, h), k.matrix(b, seen.start, h / dims.group).transposed());
                 let target = (scores.as_mut_ptr(), visible);
-                // SAFETY: the views hold `rows` queries from `first` on and `visible` keys; the scores are this thread's.
+                // SAFETY: the views hold `rows` queries from `first` on and the keys `seen`; the scores are this thread's.
                 unsafe {
                     product(
                         [rows, visible, head_dim],
@@ -43,13 +44,13 @@ pub(super) fn forward(dims: Dims, q: View<'_>, k: View<'_>, v: View<'_>) -> Outp
                 }
                 let mut scales = [0.0; 64];
                 for (row, (scores, log_sum)) in scores.chunks_exact_mut(visible).zip(log_sum).enumerate() {
-                    let (seen, hidden) = scores.split_at_mut(dims.visible(first + row));
-                    let (largest, total) = exponentials(seen);
-                    hidden.fill(0.0);
+                    let (largest, total) =
+                        exponentials(only(scores, dims.visible(b, first + row), seen.start));
                     scales[row] = 1.0 / total;
                     log_sum.write(largest + total.ln());
                 }
-                let operands = (Matrix::new(scores.as_ptr(), visible), v.matrix(b, 0, h / dims.group));
+                let operands =
+                    (Matrix::new(scores.as_ptr(), visible), v.matrix(b, seen.start, h / dims.group));
                 let target = shared.row(b, first, h);
                 // SAFETY: the rows `first..first + rows` of head `h` are in the buffer and this task's alone.
                 unsafe {

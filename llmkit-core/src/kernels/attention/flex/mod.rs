@@ -21,7 +21,7 @@ impl AttentionKernel for Flex {
         }
         let [q, k, v] = [inputs.q, inputs.k, inputs.v].map(strided);
         let [q, k, v] = [View::new(&q), View::new(&k), View::new(&v)];
-        if dims.t == 1 { decode::forward(dims, q, k, v) } else { forward::forward(dims, q, k, v) }
+        if dims.t == 1 { decode::forward(&dims, q, k, v) } else { forward::forward(&dims, q, k, v) }
     }
 
     fn backward(
@@ -36,6 +36,6 @@ impl AttentionKernel for Flex {
         {
             return primitive::backward::<Self>(inputs, outputs, grad, wanted);
         }
-        backward::backward(dims, inputs, outputs, grad, wanted)
+        backward::backward(&dims, inputs, outputs, grad, wanted)
     }
 }

@@ -1,11 +1,13 @@
+use std::ops::Range;
+
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
-use super::super::Inputs;
+use super::super::{AttentionOptions, Inputs};
 use crate::kernels::cpu::{Matrix, contiguous};
 
-/// The sizes of one call.
-#[derive(Clone, Copy)]
+/// The sizes of one call, and who sees what.
+#[derive(Clone)]
 pub(super) struct Dims {
     pub(super) batch: usize,
     /// Queries.
@@ -18,24 +20,30 @@ pub(super) struct Dims {
     pub(super) group: usize,
     pub(super) head_dim: usize,
     pub(super) scale: f32,
-    pub(super) causal: bool,
+    options: AttentionOptions,
 }
 
 impl Dims {
     pub(super) fn of(inputs: &Inputs<Flex>) -> Self {
         let [batch, t, heads, head_dim] = inputs.q.layout().shape().dims();
         let [_, s, kv_heads, _] = inputs.k.layout().shape().dims();
-        let (scale, causal) = (inputs.options.scale as f32, inputs.options.causal);
-        Self { batch, t, s, heads, kv_heads, group: heads / kv_heads, head_dim, scale, causal }
+        let options = inputs.options.clone();
+        let scale = options.scale as f32;
+        Self { batch, t, s, heads, kv_heads, group: heads / kv_heads, head_dim, scale, options }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.batch * self.t * self.heads * self.head_dim == 0
     }
 
-    /// How many keys query `i` sees.
-    pub(super) fn visible(&self, i: usize) -> usize {
-        if self.causal { self.s - self.t + i + 1 } else { self.s }
+    /// The keys that query `i` of sequence `b` sees.
+    pub(super) fn visible(&self, b: usize, i: usize) -> Range<usize> {
+        self.options.visible(b, i, [self.t, self.s])
+    }
+
+    /// The keys that any of the `rows` queries from `first` on sees.
+    pub(super) fn seen_by(&self, b: usize, first: usize, rows: usize) -> Range<usize> {
+        self.visible(b, first).start..self.visible(b, first + rows - 1).end
     }
 
     /// Queries of a block: as many as keep its scores within a megabyte, 16 to 64. It depends on the shapes only.
@@ -66,12 +74,20 @@ pub(super) fn tile(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
+/// The part of a tile's row that belongs to the keys `visible`, where the tile's first column is key `start`; the rest becomes 0.
+pub(super) fn only(row: &mut [f32], visible: Range<usize>, start: usize) -> &mut [f32] {
+    let (before, rest) = row.split_at_mut(visible.start - start);
+    let (seen, after) = rest.split_at_mut(visible.len());
+    before.fill(0.0);
+    after.fill(0.0);
+    seen
+}
+
 /// `[batch, positions, heads, head_dim]` in memory, the last dimension dense.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     values: &'a [f32],
     strides: [usize; 3],
-    positions: usize,
     head_dim: usize,
 }
 
@@ -87,15 +103,15 @@ impl<'a> View<'a> {
         let last =
             (batch - 1) * strides[0] + (positions - 1) * strides[1] + (heads - 1) * strides[2] + head_dim;
         assert!(last <= values.len(), "the view reaches beyond its buffer");
-        Self { values, strides: [strides[0], strides[1], strides[2]], positions, head_dim }
+        Self { values, strides: [strides[0], strides[1], strides[2]], head_dim }
     }
 
-    /// A head's values from its first position on, and the distance between positions.
-    pub(super) fn head(&self, batch: usize, head: usize) -> (&'a [f32], usize) {
+    /// A head's values at the positions `at`, of which there is at least one, and the distance between positions.
+    pub(super) fn head(&self, batch: usize, head: usize, at: Range<usize>) -> (&'a [f32], usize) {
         let [sb, st, sh] = self.strides;
-        let len = (self.positions - 1) * st + self.head_dim;
+        let len = (at.len() - 1) * st + self.head_dim;
         // A single position may have any stride.
-        (&self.values[batch * sb + head * sh..][..len], st.max(self.head_dim))
+        (&self.values[batch * sb + at.start * st + head * sh..][..len], st.max(self.head_dim))
     }
 
     /// A head's values at a position.
