@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use crate::{Adapter, Error, Result};
 
+/// The longest queue.
+const MOST_QUEUED: usize = 1 << 20;
+
 /// How an [`Engine`](super::Engine) works.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct EngineConfig {
     /// The model's name, for logs and errors.
     pub name: String,
-    /// How many requests may wait; default 32.
+    /// How many requests may wait, from 1 to 1,048,576; default 32.
     pub queue: usize,
-    /// How many conversations are remembered, so that their beginnings need not be read again; default 4. Each keeps its keys and values:
-    /// see [`MemoryPlan`](crate::models::MemoryPlan).
+    /// How many conversations are remembered, so that their beginnings need not be read again; default 4; the one that is being answered is among
+    /// them. Each keeps its keys and values: see [`MemoryPlan`](crate::models::MemoryPlan).
     pub remembered: usize,
     /// What a request's [`adapter`](crate::ChatRequest::adapter) may name.
     pub adapters: BTreeMap<String, Arc<dyn Adapter>>,
@@ -47,8 +50,12 @@ impl EngineConfig {
     /// [`Error::Generation`] naming the one that is out of range.
     pub fn validate(&self) -> Result<()> {
         match self.queue {
-            0 => Err(Error::Generation { setting: "queue", expected: "at least 1", found: "0".into() }),
-            _ => Ok(()),
+            1..=MOST_QUEUED => Ok(()),
+            found => Err(Error::Generation {
+                setting: "queue",
+                expected: "from 1 to 1048576 requests",
+                found: found.to_string(),
+            }),
         }
     }
 }

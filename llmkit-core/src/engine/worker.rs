@@ -11,7 +11,7 @@ use crate::generate::generate;
 use crate::model::ChatEvent;
 use crate::models::{CachedModel, Pretrained};
 use crate::nn::KvCache;
-use crate::{Adapter, ChatRequest, ChatResponse, Error, Message, NoAdapter, Result, Usage};
+use crate::{Adapter, ChatRequest, ChatResponse, Error, FinishReason, Message, NoAdapter, Result, Usage};
 
 /// A request and where its answer goes. Nobody waits for the answer any more when the other end is gone.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(pretrained: Pretrained, config: EngineConfig, stopping: Arc<AtomicBool>) -> Self {
-        let memory = Memory::new(config.remembered);
+        let memory = Memory::new(config.remembered, pretrained.model.config());
         Self { pretrained, config, memory, stopping }
     }
 
@@ -84,10 +84,11 @@ impl Worker {
         }
 
         let name = request.adapter.as_deref();
-        let (cache, known) = match self.memory.recall(name, &prompt) {
+        let (cache, known) = match self.memory.recall(name, &prompt, config.max_new_tokens) {
             Some(recalled) => recalled,
             None => (KvCache::new(model.num_blocks()), 0),
         };
+        self.memory.make_room();
         let cached = CachedModel::with_cache(model.as_ref(), adapter.as_ref(), cache);
         let mut next = Reading::new(cached, known);
         let mut decoder = tokenizer.decode_stream(true);
@@ -105,6 +106,10 @@ impl Worker {
         let (read, cache) = next.finish();
         let generated = generated?;
         self.memory.keep(request.adapter.clone(), read, cache);
+        if self.stopping.load(Ordering::Relaxed) && generated.finish_reason == FinishReason::Cancelled {
+            let reason = "its engine has stopped before the answer was complete".to_owned();
+            return Err(Error::Model { model: self.config.name.clone(), reason });
+        }
         Ok(ChatResponse {
             usage: Usage { cached_tokens: known, ..generated.usage() },
             finish_reason: generated.finish_reason,

@@ -105,6 +105,22 @@ impl LayerCache {
         self.stored = Some(new);
     }
 
+    /// `row` by itself, without its last `forgotten` positions.
+    fn beginning(&self, row: usize, forgotten: usize) -> Self {
+        let Some(stored) = &self.stored else { return Self::default() };
+        let len = self.lens[row] - forgotten;
+        let mut copy = Self { stored: None, lens: vec![len], capacity: 0 };
+        let first = stored.clone().map(|x| x.narrow(0, row, 1).narrow(1, 0, len));
+        // A buffer of its own: the view would keep all of the old one.
+        copy.make_room(len, &first);
+        let mut own = copy.stored.take().expect("room was just made");
+        let at: [Range<usize>; 4] = first.key.dims().map(|size| 0..size);
+        own.key = own.key.slice_assign(at.clone(), first.key);
+        own.value = own.value.slice_assign(at, first.value);
+        copy.stored = Some(own);
+        copy
+    }
+
     fn select(&mut self, parents: &[usize]) {
         self.lens = parents.iter().map(|&parent| self.lens[parent]).collect();
         self.stored = self.stored.take().map(|stored| {
@@ -186,6 +202,17 @@ impl KvCache {
             // A layer may remember a prefix before the first token, so it is told how much to forget, not what to keep.
             layer.lens[row] -= forgotten;
         }
+    }
+
+    /// A copy of the first `len` tokens of `row`, which takes no more memory than they need.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn beginning(&self, row: usize, len: usize) -> Self {
+        let len = len.min(self.lens[row]);
+        let forgotten = self.lens[row] - len;
+        let layers = self.layers.iter().map(|layer| layer.beginning(row, forgotten)).collect();
+        Self { layers, lens: vec![len], capacity: 0 }
     }
 
     pub(crate) fn layer(&mut self, index: usize) -> &mut LayerCache {
