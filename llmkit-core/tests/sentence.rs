@@ -238,14 +238,20 @@ fn what_would_change_the_result_is_refused_by_name() {
             other => panic!("{file} with another {field}: {other:?}"),
         }
     };
-    refused("mean", "1_Pooling/config.json", "word_embedding_dimension", &|c| c["word_embedding_dimension"] = 25.into());
+    refused("mean", "1_Pooling/config.json", "word_embedding_dimension", &|c| {
+        c["word_embedding_dimension"] = 25.into()
+    });
     refused("newest", "1_Pooling/config.json", "pooling_mode", &|c| c["pooling_mode"] = "median".into());
     refused("newest", "1_Pooling/config.json", "pooling_mode", &|c| c["pooling_mode"] = json!([]));
     refused("dense", "2_Dense/config.json", "in_features", &|c| c["in_features"] = 23.into());
     let odd = "torch.nn.modules.activation.Softshrink";
-    refused("dense", "2_Dense/config.json", "activation_function", &|c| c["activation_function"] = odd.into());
+    refused("dense", "2_Dense/config.json", "activation_function", &|c| {
+        c["activation_function"] = odd.into()
+    });
     let elsewhere = "my_code.Tanh";
-    refused("dense", "2_Dense/config.json", "activation_function", &|c| c["activation_function"] = elsewhere.into());
+    refused("dense", "2_Dense/config.json", "activation_function", &|c| {
+        c["activation_function"] = elsewhere.into()
+    });
     refused("mean", "modules.json", "type", &|c| c[2]["type"] = "sentence_transformers.models.LSTM".into());
     refused("mean", "modules.json", "type", &|c| c[2]["type"] = "somewhere.models.Normalize".into());
     refused("mean", "modules.json", "path", &|c| c[1]["path"] = "../1_Pooling".into());
@@ -254,7 +260,9 @@ fn what_would_change_the_result_is_refused_by_name() {
     refused("mean", "modules.json", "(the whole file)", &|c| *c = json!({}));
     refused("mean", "sentence_bert_config.json", "max_seq_length", &|c| c["max_seq_length"] = 0.into());
     refused("mean", "sentence_bert_config.json", "query_length", &|c| c["query_length"] = 8.into());
-    refused("newest", "sentence_bert_config.json", "transformer_task", &|c| c["transformer_task"] = "fill-mask".into());
+    refused("newest", "sentence_bert_config.json", "transformer_task", &|c| {
+        c["transformer_task"] = "fill-mask".into()
+    });
     let config = "config_sentence_transformers.json";
     refused("prompts", config, "default_prompt_name", &|c| c["default_prompt_name"] = "other".into());
     refused("prompts", config, "prompts", &|c| c["prompts"] = json!(["query: "]));

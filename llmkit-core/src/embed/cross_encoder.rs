@@ -161,7 +161,8 @@ fn typed(folder: &Path) -> Result<bool> {
 
 /// The function that the folder names, in the places where versions of sentence-transformers have put it.
 fn function(folder: &Path, config: &Json) -> Result<Function> {
-    let named = |json: &Json, field: &str, value: Option<&Value>| match value.filter(|value| !value.is_null()) {
+    let named = |json: &Json, field: &str, value: Option<&Value>| match value.filter(|value| !value.is_null())
+    {
         None => Ok(None),
         Some(value) => {
             let found = value.as_str().and_then(Function::named);
