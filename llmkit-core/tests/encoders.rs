@@ -112,7 +112,9 @@ fn an_encoder_loads_from_a_checkpoint_with_a_head() {
 
 #[test]
 fn masked_language_models_give_the_same_scores() {
-    for name in ["bert-mlm", "bert-untied", "bert-old-names", "roberta-mlm", "distilbert-mlm", "modernbert-mlm"] {
+    for name in
+        ["bert-mlm", "bert-untied", "bert-old-names", "roberta-mlm", "distilbert-mlm", "modernbert-mlm"]
+    {
         let model = load_masked_lm(&open(name), &device()).unwrap();
         let expected = Expected::read(name);
         expected.check_encoder(name, model.encoder().as_ref());
@@ -372,7 +374,10 @@ fn gradients_pass_through_an_encoder_to_the_adapter_alone() {
         let slope = scale.grad(&gradients).unwrap().into_scalar::<f32>();
         let at = |value: f32| sum(&Scaled(one(value))).into_scalar::<f32>();
         let numeric = (at(1.005) - at(0.995)) / 0.01;
-        assert!(slope.abs() > 0.1 && (slope - numeric).abs() < 0.02 * slope.abs().max(1.0), "{slope} {numeric}");
+        assert!(
+            slope.abs() > 0.1 && (slope - numeric).abs() < 0.02 * slope.abs().max(1.0),
+            "{slope} {numeric}"
+        );
     }
 }
 

@@ -61,7 +61,9 @@ pub(super) fn check(texts: &[Encoded], encoder: &dyn Encoder, model: &str) -> Re
             ));
         }
         if let Some(kind) = text.type_ids.iter().find(|kind| types > 1 && **kind as usize >= types) {
-            return refuse(format!("the tokenizer gave the token type {kind}, where the model knows {types}"));
+            return refuse(format!(
+                "the tokenizer gave the token type {kind}, where the model knows {types}"
+            ));
         }
     }
     let cut = texts.iter().filter(|text| text.truncated).count();

@@ -11,7 +11,7 @@ use super::pooling::Pooling;
 use super::step::Step;
 use super::worker::Worker;
 use crate::checkpoint::Checkpoint;
-use crate::models::{Encoder, load_encoder};
+use crate::models::{Encoder, load_encoder, locate};
 use crate::nn::Layer;
 use crate::tokenizer::Encoded;
 use crate::{Adapter, Embedder, Error, NoAdapter, Result, Tokenizer};
@@ -54,14 +54,16 @@ impl std::fmt::Debug for SentenceEncoder {
 }
 
 impl SentenceEncoder {
-    /// Loads a folder that sentence-transformers saved onto `device`: `modules.json` and what it names. The modules known are
+    /// Loads a folder that sentence-transformers saved onto `device`: `modules.json` and what it names. With the feature `hub`, the folder may
+    /// also be the name of a repository, such as `sentence-transformers/all-MiniLM-L6-v2` (see [`locate`]). The modules known are
     /// `Transformer`, `Pooling`, `Dense`, `Normalize` and `Dropout`.
     ///
     /// # Errors
     /// [`Error::MissingFile`] without `modules.json`; [`Error::Config`] naming the module or setting that is unknown or impossible; and what
     /// [`load_encoder`] and [`Tokenizer::from_folder`] report.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let folder = folder.as_ref();
+        let name = folder.as_ref();
+        let folder = &locate(name)?;
         let remedy = "the folder is no model of sentence-transformers; for a plain encoder choose a pooling, with SentenceEncoder::new";
         let modules = Json::read(folder.join("modules.json"), remedy)?;
         let mut listed = read_modules(&modules)?.into_iter();
@@ -110,7 +112,11 @@ impl SentenceEncoder {
                 // It does nothing outside training.
                 "Dropout" => continue,
                 other => {
-                    return Err(modules.wrong("type", "Dense, Normalize or Dropout after the Pooling", other));
+                    return Err(modules.wrong(
+                        "type",
+                        "Dense, Normalize or Dropout after the Pooling",
+                        other,
+                    ));
                 }
             };
             this.push(step);
@@ -118,7 +124,7 @@ impl SentenceEncoder {
         if let Some(config) = Json::find(folder.join("config_sentence_transformers.json"))? {
             this.read_config(&config)?;
         }
-        let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = name.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         this.id = format!("{name}@{:016x}", this.fingerprint(lower_case));
         Ok(this)
     }
@@ -154,7 +160,8 @@ impl SentenceEncoder {
     pub fn with_max_seq_length(mut self, max_seq_length: usize) -> Result<Self> {
         let most = self.encoder.max_positions();
         if max_seq_length > most {
-            let reason = format!("a maximal length of {max_seq_length} is beyond the {most} positions of the encoder");
+            let reason =
+                format!("a maximal length of {max_seq_length} is beyond the {most} positions of the encoder");
             return Err(self.failed(reason));
         }
         self.tokenizer = self.tokenizer.with_max_length(max_seq_length)?;
@@ -247,7 +254,8 @@ impl SentenceEncoder {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_with_prompt(&self, texts: &[impl AsRef<str>], prompt: &str) -> Result<Vec<Vec<f32>>> {
-        let skipped = if self.pooling.include_prompt() || prompt.is_empty() { 0 } else { self.length(prompt)? };
+        let skipped =
+            if self.pooling.include_prompt() || prompt.is_empty() { 0 } else { self.length(prompt)? };
         let encoded = if prompt.is_empty() {
             self.tokenizer.encode_texts(texts)?
         } else {
@@ -256,7 +264,9 @@ impl SentenceEncoder {
         };
         check(&encoded, self.encoder.as_ref(), &self.id)?;
         if encoded.iter().any(|text| text.ids.len() <= skipped) {
-            return Err(self.failed("a text has no tokens besides the prompt, which is not pooled".to_owned()));
+            return Err(
+                self.failed("a text has no tokens besides the prompt, which is not pooled".to_owned())
+            );
         }
         let mut vectors = vec![Vec::new(); encoded.len()];
         for batch in by_length(&encoded, self.batch_size) {
@@ -325,12 +335,14 @@ impl SentenceEncoder {
                 };
                 prompts.iter().map(|(name, value)| Some((name.clone(), text(value)?))).collect()
             });
-            self.prompts = texts.flatten().ok_or_else(|| config.wrong("prompts", "texts by name", prompts))?;
+            self.prompts =
+                texts.flatten().ok_or_else(|| config.wrong("prompts", "texts by name", prompts))?;
         }
         if let Some(name) = config.text("default_prompt_name")? {
             let prompt = self.prompts.get(name).cloned();
             let expected = "the name of one of the prompts";
-            self.default_prompt = Some(prompt.ok_or_else(|| config.wrong("default_prompt_name", expected, name))?);
+            self.default_prompt =
+                Some(prompt.ok_or_else(|| config.wrong("default_prompt_name", expected, name))?);
         }
         Ok(())
     }
@@ -350,7 +362,11 @@ impl SentenceEncoder {
                 Layer::Embedding(table) => table.weight.clone().slice([0..1]).into_data_as::<f32>(),
                 Layer::Norm(norm) => norm.weight.clone().into_data_as::<f32>(),
             };
-            first_row.as_slice::<f32>().unwrap_or_default().iter().for_each(|value| add(&value.to_le_bytes()));
+            first_row
+                .as_slice::<f32>()
+                .unwrap_or_default()
+                .iter()
+                .for_each(|value| add(&value.to_le_bytes()));
         };
         self.encoder.visit(&mut add_layer);
         for step in &self.steps {
@@ -371,7 +387,8 @@ impl SentenceEncoder {
 /// The kinds and folders of the modules, in order.
 fn read_modules(modules: &Json) -> Result<Vec<(&str, &str)>> {
     let listed = modules.value.as_array();
-    let listed = listed.ok_or_else(|| modules.wrong("(the whole file)", "a list of modules", "another JSON value"))?;
+    let listed =
+        listed.ok_or_else(|| modules.wrong("(the whole file)", "a list of modules", "another JSON value"))?;
     let read = |module: &serde_json::Value| {
         let (kind, path) = (module["type"].as_str().unwrap_or_default(), module["path"].as_str());
         let known = kind.strip_prefix("sentence_transformers.").and_then(|kind| kind.rsplit('.').next());
@@ -381,9 +398,9 @@ fn read_modules(modules: &Json) -> Result<Vec<(&str, &str)>> {
         }
     };
     listed.iter().try_for_each(read)?;
-    let named = listed.iter().filter_map(|module| {
-        Some((module["type"].as_str()?.rsplit('.').next()?, module["path"].as_str()?))
-    });
+    let named = listed
+        .iter()
+        .filter_map(|module| Some((module["type"].as_str()?.rsplit('.').next()?, module["path"].as_str()?)));
     Ok(named.collect())
 }
 

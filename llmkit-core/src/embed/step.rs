@@ -40,9 +40,8 @@ impl Step {
                 Some(other) => return Err(json.wrong(field, "\"sentence_embedding\"", other)),
             }
         }
-        let size = |field: &str| {
-            json.size(field)?.ok_or_else(|| json.wrong(field, "a positive integer", "nothing"))
-        };
+        let size =
+            |field: &str| json.size(field)?.ok_or_else(|| json.wrong(field, "a positive integer", "nothing"));
         let (d_input, d_output) = (size("in_features")?, size("out_features")?);
         if d_input != width {
             let expected = format!("{width}, the length of the vectors before it");
@@ -50,8 +49,9 @@ impl Step {
         }
         let function = match json.text("activation_function")? {
             None => Function::Tanh,
-            Some(name) => Function::named(name)
-                .ok_or_else(|| Function::unknown(&json, "activation_function", name))?,
+            Some(name) => {
+                Function::named(name).ok_or_else(|| Function::unknown(&json, "activation_function", name))?
+            }
         };
         let bias = json.flag_or("bias", true)?;
         let use_residual = json.flag_or("use_residual", false)?;
@@ -59,9 +59,7 @@ impl Step {
             let residual = match use_residual {
                 false => Residual::None,
                 true if d_input == d_output => Residual::Input,
-                true => {
-                    Residual::Projection(Linear::load(&weights.at("residual"), d_input, d_output, false))
-                }
+                true => Residual::Projection(Linear::load(&weights.at("residual"), d_input, d_output, false)),
             };
             let linear = Linear::load(&weights.at("linear"), d_input, d_output, bias);
             Self::Dense { linear, function, residual }

@@ -173,8 +173,9 @@ impl<'a> Plan<'a> {
                 (transform, head.at("decoder"), Some(head), true)
             }
             Family::DistilBert(config) => {
-                let transform = Transform::load(&weights.at("vocab_transform"), width, true, config.activation)
-                    .with_norm(&weights.at("vocab_layer_norm"), DISTILBERT_NORM);
+                let transform =
+                    Transform::load(&weights.at("vocab_transform"), width, true, config.activation)
+                        .with_norm(&weights.at("vocab_layer_norm"), DISTILBERT_NORM);
                 (transform, weights.at("vocab_projector"), None, true)
             }
             Family::ModernBert(config) => {
@@ -251,9 +252,8 @@ fn model_type(path: &Path, raw: &Value) -> Result<&'static str> {
     let named = raw["model_type"].as_str();
     let by_architecture = |name: &str| {
         MODELS.iter().find(|(model, _)| {
-            name.strip_prefix(model).is_some_and(|rest| {
-                rest == "Model" || (rest.starts_with("For") && rest != "ForCausalLM")
-            })
+            name.strip_prefix(model)
+                .is_some_and(|rest| rest == "Model" || (rest.starts_with("For") && rest != "ForCausalLM"))
         })
     };
     let found = match (architecture, named) {
@@ -278,7 +278,9 @@ impl<'a> Modern<'a> {
     fn new(inner: &'a dyn TensorSource) -> Self {
         let mut old = BTreeMap::new();
         for name in inner.names() {
-            for (before, now) in [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")] {
+            for (before, now) in
+                [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")]
+            {
                 if let Some(place) = name.strip_suffix(before) {
                     let now = format!("{place}{now}");
                     // A file that has both keeps its old one as left over.

@@ -8,9 +8,7 @@ use super::encoder_config::{activation, divides};
 use super::{ConfigReader, Encoder, Extent};
 use crate::Result;
 use crate::adapter::{Adapter, Site, Sublayer};
-use crate::nn::{
-    Activation, Embedding, KeyValue, Layer, LayerMut, Linear, Norm, NormConfig, Weights,
-};
+use crate::nn::{Activation, Embedding, KeyValue, Layer, LayerMut, Linear, Norm, NormConfig, Weights};
 
 /// What a `config.json` of BERT, RoBERTa, XLM-RoBERTa or CamemBERT says.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,8 +1,8 @@
 use serde_json::Value;
 
+use super::ConfigReader;
 use super::bert::{Bert, BertBlock};
 use super::encoder_config::{activation, divides};
-use super::ConfigReader;
 use crate::Result;
 use crate::nn::{Activation, Embedding, Linear, Norm, NormConfig, NormKind, Weights};
 

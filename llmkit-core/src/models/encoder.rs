@@ -154,8 +154,7 @@ pub(super) fn attend(
     let padded = extent.lengths.iter().any(|length| *length < seq);
     let rows =
         padded.then(|| extent.lengths.iter().map(|length| Row { offset, keys: offset + length }).collect());
-    let options =
-        AttentionOptions::new((head_dim as f64).powf(-0.5)).with_window(window).with_rows(rows);
+    let options = AttentionOptions::new((head_dim as f64).powf(-0.5)).with_window(window).with_rows(rows);
     kernels::attention(query, seen.key, seen.value, options)
 }
 

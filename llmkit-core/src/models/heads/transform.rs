@@ -14,7 +14,12 @@ pub(in crate::models) struct Transform {
 
 impl Transform {
     /// Reads the dense layer.
-    pub(in crate::models) fn load(weights: &Weights<'_>, width: usize, bias: bool, activation: Activation) -> Self {
+    pub(in crate::models) fn load(
+        weights: &Weights<'_>,
+        width: usize,
+        bias: bool,
+        activation: Activation,
+    ) -> Self {
         Self { dense: Linear::load(weights, width, width, bias), activation, norm: None }
     }
 
