@@ -33,4 +33,4 @@ pub use memory_plan::{MemoryPlan, ModelSizes};
 pub use modernbert::{ModernBert, ModernBertConfig};
 pub use next_token::CachedModel;
 pub use pretrained::Pretrained;
-pub use save::{SaveOptions, named_tensors, save_model};
+pub use save::{ModelTensors, SaveOptions, save_model};
