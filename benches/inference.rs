@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Parser;
 use llmkit::checkpoint::Checkpoint;
 use llmkit::generate::{NextToken, PREFILL_CHUNK};
-use llmkit::models::{CachedModel, load_causal_lm};
+use llmkit::models::{CachedModel, MemoryPlan, load_causal_lm};
 use llmkit::{Device, NoAdapter};
 use serde_json::json;
 
@@ -44,7 +44,10 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.device.resolve()?;
     let begin = Instant::now();
-    let model = load_causal_lm(&Checkpoint::open(&arguments.model)?, &device)?;
+    let checkpoint = Checkpoint::open(&arguments.model)?;
+    let plan = MemoryPlan::generation(&checkpoint, 1, arguments.prompt + arguments.new)?;
+    let model = load_causal_lm(&checkpoint, &device)?;
+    drop(checkpoint);
     device.sync()?;
     let load = begin.elapsed().as_secs_f64();
     let after_load = peak_rss_mib();
@@ -76,6 +79,7 @@ fn main() -> Result<()> {
         "decode_tokens_per_s": median(&mut decode),
         "peak_rss_mb_after_load": after_load,
         "peak_rss_mb": peak_rss_mib(),
+        "planned_peak_mb": plan.peak() >> 20,
         "prompt": arguments.prompt,
         "new": arguments.new,
         "device": arguments.device.to_string(),

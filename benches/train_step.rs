@@ -12,7 +12,9 @@ use llmkit::Device;
 use llmkit::checkpoint::Checkpoint;
 use llmkit::models::load_causal_lm;
 use llmkit::peft::data::{Batch, Example};
-use llmkit::peft::train::{AdamW, AdamWConfig, Recompute, StepOptions, loss_and_gradients};
+use llmkit::peft::train::{
+    AdamW, AdamWConfig, Recompute, StepOptions, TrainConfig, loss_and_gradients, memory_plan,
+};
 use llmkit::peft::{Lora, LoraConfig, Targets};
 use serde_json::json;
 
@@ -55,13 +57,24 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.device.resolve()?;
-    let model = load_causal_lm(&Checkpoint::open(&arguments.model)?, &device)?;
+    let checkpoint = Checkpoint::open(&arguments.model)?;
+    let model = load_causal_lm(&checkpoint, &device)?;
     let mut lora = Lora::new(model.as_ref(), LoraConfig::new(Targets::AllLinear), 0)?.train();
     let mut optimizer = AdamW::new(AdamWConfig { weight_decay: 0.01, ..AdamWConfig::default() });
     let options = StepOptions {
         recompute: if arguments.recompute { Recompute::Blocks } else { Recompute::Off },
         loss_chunk: arguments.loss_chunk,
     };
+
+    let config = TrainConfig {
+        batch_size: arguments.batch,
+        recompute: options.recompute,
+        loss_chunk: options.loss_chunk,
+        ..TrainConfig::default()
+    };
+    let parameters = lora.num_params() as u64;
+    let plan = memory_plan(&checkpoint, &config, arguments.tokens, parameters)?;
+    drop(checkpoint);
 
     let mut seconds = Vec::new();
     let mut random = 1_u64;
@@ -89,6 +102,7 @@ fn main() -> Result<()> {
         "step_seconds_median": median,
         "step_seconds": seconds,
         "peak_rss_mb": peak_rss_mib(),
+        "planned_peak_mb": plan.peak() >> 20,
         "recompute": arguments.recompute,
         "batch": arguments.batch,
         "tokens": arguments.tokens,

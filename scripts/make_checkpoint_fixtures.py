@@ -34,6 +34,20 @@ HALVES = {
     Type.Q4_K: [0, 2],
     Type.Q5_K: [0, 2],
     Type.Q6_K: [208],
+    Type.IQ1_S: [0],
+    Type.IQ2_XXS: [0],
+    Type.IQ2_XS: [0],
+    Type.IQ2_S: [0],
+    Type.IQ3_XXS: [0],
+    Type.IQ3_S: [0],
+    Type.IQ4_NL: [0],
+    Type.IQ4_XS: [0],
+    Type.TQ1_0: [52],
+    Type.TQ2_0: [64],
+    # These three have none: a half spread over four numbers, and scales that are bytes.
+    Type.IQ1_M: [],
+    Type.MXFP4: [],
+    Type.NVFP4: [],
 }
 
 
@@ -46,6 +60,15 @@ def random_blocks(kind, rng):
     blocks = rng.integers(0, 256, size=(ROWS * 2, size), dtype=np.uint8)
     for at in HALVES[kind]:
         blocks[:, at : at + 2] = rng.normal(size=(ROWS * 2, 1)).astype("<f2").view(np.uint8)
+    if kind == Type.IQ1_M:
+        # The four bits of each quarter of the half lie at the top of a 16-bit number.
+        half = rng.normal(size=(ROWS * 2, 1)).astype("<f2").view("<u2")
+        quarters = (half >> np.array([0, 4, 8, 12], dtype=np.uint16)) << 12
+        scales = (blocks[:, 48:].copy().view("<u2") & 0x0FFF) | quarters.astype(np.uint16)
+        blocks[:, 48:] = scales.view(np.uint8)
+    if kind == Type.MXFP4:
+        # Both subnormal scales, and others near 1.
+        blocks[:, 0] = [0, 1, 2, 126, 127, 130]
     return blocks.reshape(ROWS, -1)
 
 

@@ -8,10 +8,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use llmkit_core::generate::{
-    Decoding, Event, Generated, GenerationConfig, NextToken, PREFILL_CHUNK, Sampler, Sampling, TextDecoder,
-    generate,
+    Decoding, Dry, Event, Generated, GenerationConfig, Logprobs, Mirostat, NextToken, PREFILL_CHUNK, Sampler,
+    Sampling, TextDecoder, generate,
 };
-use llmkit_core::{Error, FinishReason, Result};
+use llmkit_core::{Error, FinishReason, Result, Tokenizer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -135,9 +135,16 @@ fn fixture<T: DeserializeOwned>(name: &str) -> T {
 #[derive(Deserialize)]
 struct Distributions {
     seen: Vec<u32>,
+    repeated: Vec<u32>,
     /// Null stands for minus infinity.
     logits: HashMap<String, Vec<Option<f32>>>,
     cases: Vec<Case>,
+}
+
+impl Distributions {
+    fn logits(&self, name: &str) -> Vec<f32> {
+        self.logits[name].iter().map(|logit| logit.unwrap_or(BARRED)).collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -149,52 +156,218 @@ struct Case {
 }
 
 impl Case {
+    /// The settings are named as in `generation_config.json`, and so they are read.
     fn config(&self) -> GenerationConfig {
-        let float = |field: &str| self.setting.get(field).map(|value| value.as_f64().unwrap() as f32);
-        let whole = |field: &str| self.setting.get(field).map(|value| value.as_u64().unwrap() as usize);
-        let mut sampling = Sampling::new(float("temperature").unwrap_or(1.0));
-        sampling.top_k = whole("top_k");
-        sampling.top_p = float("top_p");
-        sampling.min_p = float("min_p");
-        let mut config = GenerationConfig::new().with_sampling(sampling);
-        if let Some(penalty) = float("repetition_penalty") {
-            config = config.with_repetition_penalty(penalty);
+        let mut fields = self.setting.clone();
+        fields.remove("seen");
+        if let Some(ids) = fields.remove("eos_token_ids") {
+            fields.insert("eos_token_id".into(), ids);
         }
-        if let Some(tokens) = whole("min_new_tokens") {
-            config = config.with_min_new_tokens(tokens);
-            config = config.with_eos_token_ids(
-                serde_json::from_value::<Vec<u32>>(self.setting["eos_token_ids"].clone()).unwrap(),
-            );
-        }
+        fields.insert("do_sample".into(), true.into());
+        fields.entry("top_k").or_insert(0.into());
+        let config: GenerationConfig = serde_json::from_value(fields.into()).unwrap();
+        assert!(config.extra.is_empty(), "not read: {:?}", config.extra);
         config
+    }
+}
+
+fn assert_probabilities(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() < tolerance * expected, "{what}: {found}, expected {expected}");
     }
 }
 
 #[test]
 fn distributions_are_those_of_transformers() {
     let fixture: Distributions = fixture("distributions.json");
-    assert_eq!(fixture.cases.len(), 95);
+    assert_eq!(fixture.cases.len(), 185);
     for case in &fixture.cases {
-        let logits: Vec<f32> =
-            fixture.logits[&case.logits].iter().map(|logit| logit.unwrap_or(BARRED)).collect();
-        let sampler = Sampler::new(&case.config(), &fixture.seen).unwrap();
-        let found = sampler.distribution(&mut logits.clone()).unwrap();
+        let seen = if case.setting.contains_key("seen") { &fixture.repeated } else { &fixture.seen };
+        let sampler = Sampler::new(&case.config(), seen).unwrap();
+        let found = sampler.distribution(&mut fixture.logits(&case.logits)).unwrap();
         let what = format!("{} {:?}", case.logits, case.setting);
         let (ids, mut probabilities): (Vec<u32>, Vec<f64>) = found.into_iter().unzip();
         let mut expected = case.probabilities.clone();
         // Which of several tokens alike is the last of the nucleus is an accident of torch's unstable sort: there, only how many are
         // kept and how likely they are can agree.
-        if case.setting.contains_key("top_p") && matches!(case.logits.as_str(), "tied" | "equal") {
+        let sorts = case.setting.contains_key("top_p") || case.setting.contains_key("top_h");
+        if sorts && matches!(case.logits.as_str(), "tied" | "equal") {
             probabilities.sort_by(f64::total_cmp);
             expected.sort_by(f64::total_cmp);
         } else {
             assert_eq!(ids, case.kept, "{what}");
         }
-        assert_eq!(probabilities.len(), expected.len(), "{what}");
-        for (probability, expected) in probabilities.iter().zip(&expected) {
-            let error = (probability - expected).abs() / expected;
-            assert!(error < 5e-6, "{what}: {probability}, expected {expected}");
+        assert_probabilities(&probabilities, &expected, 5e-6, &what);
+    }
+}
+
+#[derive(Deserialize)]
+struct LlamaCpp {
+    dry: After<DrySetting>,
+    penalties: After<CountSetting>,
+    top_n_sigma: Vec<TopNSigma>,
+}
+
+#[derive(Deserialize)]
+struct After<S> {
+    logits: Vec<f32>,
+    cases: Vec<AfterCase<S>>,
+}
+
+#[derive(Deserialize)]
+struct AfterCase<S> {
+    setting: S,
+    history: Vec<u32>,
+    kept: Vec<u32>,
+    probabilities: Vec<f64>,
+}
+
+#[derive(Deserialize, Debug)]
+struct DrySetting {
+    multiplier: f32,
+    base: f32,
+    allowed_length: usize,
+    last_n: i64,
+    breakers: Vec<Vec<u32>>,
+}
+
+#[derive(Deserialize, Debug)]
+struct CountSetting {
+    frequency_penalty: f32,
+    presence_penalty: f32,
+}
+
+#[derive(Deserialize)]
+struct TopNSigma {
+    logits: String,
+    n: f32,
+    kept: Vec<u32>,
+    probabilities: Vec<f64>,
+}
+
+#[test]
+fn dry_is_that_of_llama_cpp() {
+    let After { logits, cases } = fixture::<LlamaCpp>("llama_cpp.json").dry;
+    assert_eq!(cases.len(), 30);
+    let mut changed = 0;
+    for AfterCase { setting, history, kept, probabilities } in cases {
+        let mut dry = Dry::new(setting.multiplier)
+            .with_base(setting.base)
+            .with_allowed_length(setting.allowed_length)
+            .with_breakers(setting.breakers.clone());
+        dry.last_n = usize::try_from(setting.last_n).ok();
+        let config = GenerationConfig::new().with_sampling(Sampling::default()).with_dry(dry);
+        // Prompt and answer count alike: the history is the one, then half of each.
+        for split in [history.len(), history.len() / 2] {
+            let mut sampler = Sampler::new(&config, &history[..split]).unwrap();
+            force(&mut sampler, &history[split..], logits.len());
+            let (ids, found): (Vec<u32>, Vec<f64>) =
+                sampler.distribution(&mut logits.clone()).unwrap().into_iter().unzip();
+            assert_eq!(ids, kept);
+            assert_probabilities(&found, &probabilities, 2e-5, &format!("{setting:?} after {history:?}"));
+            let plain =
+                Sampler::new(&GenerationConfig::new().with_sampling(Sampling::default()), &[0]).unwrap();
+            let plain = plain.distribution(&mut logits.clone()).unwrap();
+            changed += usize::from((plain[0].1 - found[0]).abs() > 1e-9);
         }
+    }
+    assert!(changed > 40, "only {changed} are penalised at all");
+}
+
+#[test]
+fn dry_breakers_are_found_in_a_tokenizer() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer/byte_level");
+    let tokenizer = Tokenizer::from_folder(folder).unwrap();
+    let dry = Dry::new(0.8).with_breaker_texts(&tokenizer, ["e", "the"]).unwrap();
+    let text = |ids: &[u32]| tokenizer.decode(ids, false).unwrap();
+    for id in 0..tokenizer.vocab_size() as u32 {
+        assert_eq!(dry.breakers.contains(&vec![id]), text(&[id]).contains('e'), "{:?}", text(&[id]));
+    }
+    let longer: Vec<String> = dry.breakers.iter().filter(|ids| ids.len() > 1).map(|ids| text(ids)).collect();
+    assert!(!longer.is_empty() && longer.iter().all(|text| text.ends_with("the")), "{longer:?}");
+    assert!(Dry::new(0.8).with_breaker_texts(&tokenizer, [""]).is_err());
+}
+
+#[test]
+fn mirostat_keeps_the_surprise_near_its_target() {
+    // 64 tokens alike have 6 bits of surprise each; these fall off slowly, and without a border have 5.6 on average.
+    let logits: Vec<f32> = (0..64).map(|id| id as f32 / -20.0).collect();
+    let surprise = |tau: f32| {
+        let sampling = Sampling::default().with_mirostat(Mirostat::new(tau, 0.1));
+        let config = GenerationConfig::new().with_sampling(sampling).with_seed(2);
+        let mut sampler = Sampler::new(&config, &[0]).unwrap();
+        let mut bits = Vec::new();
+        for _ in 0..3000 {
+            let kept = sampler.distribution(&mut logits.clone()).unwrap();
+            let chosen = sampler.choose(&mut logits.clone()).unwrap();
+            let (_, probability) = kept.into_iter().find(|(id, _)| *id == chosen).unwrap();
+            bits.push(-probability.log2());
+        }
+        bits[500..].iter().sum::<f64>() / 2500.0
+    };
+    for tau in [2.0, 3.5, 5.0] {
+        let found = surprise(tau);
+        assert!((found - f64::from(tau)).abs() < 0.05, "{found} bits for {tau}");
+    }
+}
+
+/// Makes `sampler` choose `ids`, by barring all others.
+fn force(sampler: &mut Sampler, ids: &[u32], vocabulary: usize) {
+    for &id in ids {
+        let mut logits = vec![BARRED; vocabulary];
+        logits[id as usize] = 0.0;
+        assert_eq!(sampler.choose(&mut logits).unwrap(), id);
+    }
+}
+
+#[test]
+fn counted_penalties_are_those_of_llama_cpp_on_the_answer() {
+    let After { logits, cases } = fixture::<LlamaCpp>("llama_cpp.json").penalties;
+    assert_eq!(cases.len(), 8);
+    for AfterCase { setting, history, kept, probabilities } in cases {
+        let config = GenerationConfig::new()
+            .with_sampling(Sampling::default())
+            .with_frequency_penalty(setting.frequency_penalty)
+            .with_presence_penalty(setting.presence_penalty);
+        // The prompt does not count.
+        let mut sampler = Sampler::new(&config, &[3, 3, 0, 1]).unwrap();
+        force(&mut sampler, &history, logits.len());
+        let (ids, found): (Vec<u32>, Vec<f64>) =
+            sampler.distribution(&mut logits.clone()).unwrap().into_iter().unzip();
+        assert_eq!(ids, kept);
+        assert_probabilities(&found, &probabilities, 1e-5, &format!("{setting:?} after {history:?}"));
+    }
+}
+
+#[test]
+fn top_n_sigma_is_that_of_llama_cpp() {
+    let fixture_of_logits: Distributions = fixture("distributions.json");
+    let cases = fixture::<LlamaCpp>("llama_cpp.json").top_n_sigma;
+    assert_eq!(cases.len(), 15);
+    for TopNSigma { logits, n, kept, probabilities } in cases {
+        // The temperature does not change what is kept.
+        let config = GenerationConfig::new().with_sampling(Sampling::default().with_top_n_sigma(n));
+        let sampler = Sampler::new(&config, &[0]).unwrap();
+        let found = sampler.distribution(&mut fixture_of_logits.logits(&logits)).unwrap();
+        let (ids, found): (Vec<u32>, Vec<f64>) = found.into_iter().unzip();
+        assert_eq!(ids, kept, "{logits} {n}");
+        assert_probabilities(&found, &probabilities, 1e-5, &format!("{logits} {n}"));
+        let hot = GenerationConfig::new().with_sampling(Sampling::new(3.0).with_top_n_sigma(n));
+        let hot =
+            Sampler::new(&hot, &[0]).unwrap().distribution(&mut fixture_of_logits.logits(&logits)).unwrap();
+        assert_eq!(hot.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), kept);
+    }
+}
+
+#[test]
+fn a_bias_or_bad_word_of_another_vocabulary_is_refused() {
+    let logit_bias = GenerationConfig::new().with_logit_bias([(1, 1.0), (4, -1.0)]);
+    let bad_word = GenerationConfig::new().with_bad_words_ids([vec![4, 0]]);
+    for (config, name) in [(logit_bias, "sequence_bias"), (bad_word, "bad_words_ids")] {
+        let error = Sampler::new(&config, &[0]).unwrap().choose(&mut [0.0; 4]).unwrap_err();
+        let Error::Generation { setting, found, .. } = error else { panic!("{error:?}") };
+        assert_eq!((setting, found.as_str()), (name, "token 4, where the model knows 4"));
     }
 }
 
@@ -221,7 +394,7 @@ struct GreedyRun {
 #[test]
 fn greedy_answers_are_those_of_transformers() {
     let fixture: Greedy = fixture("greedy.json");
-    assert_eq!(fixture.runs.len(), 20);
+    assert_eq!(fixture.runs.len(), 32);
     for case in &fixture.runs {
         let (answer, _) =
             run(&mut Table::new(fixture.table.clone()), &mut Silent, &case.prompt, &case.config);
@@ -324,9 +497,9 @@ fn an_end_token_ends_the_answer_and_is_not_in_the_text() {
     assert_eq!(next.fed, [vec![0, 1], vec![2], vec![3]], "the end token is not fed");
     let expected = [
         Event::Prefill { fed: 2, total: 2 },
-        Event::Token { id: 2, text: "c".into() },
-        Event::Token { id: 3, text: "d".into() },
-        Event::Token { id: 4, text: String::new() },
+        Event::Token { id: 2, text: "c".into(), logprobs: None },
+        Event::Token { id: 3, text: "d".into(), logprobs: None },
+        Event::Token { id: 4, text: String::new(), logprobs: None },
     ];
     assert_eq!(events, expected);
 }
@@ -476,6 +649,34 @@ fn a_break_cancels() {
     // At the last token there is nothing left to cancel.
     let short = config.with_max_new_tokens(2);
     assert_eq!(cancel_at(&[0], &short, 3), ("bc".to_owned(), FinishReason::Length, 2));
+}
+
+#[test]
+fn log_probabilities_are_those_of_the_model() {
+    let rows = vec![[0.5f32, 0.25, 0.125, 0.125].map(f32::ln).to_vec(); 4];
+    // The temperature and the bias change what is chosen and not what is reported.
+    let config = GenerationConfig::new()
+        .with_sampling(Sampling::new(0.01))
+        .with_logit_bias([(1, 5.0)])
+        .with_max_new_tokens(2)
+        .with_logprobs(3);
+    let (answer, events) = run(&mut Table::new(rows.clone()), &mut Silent, &[0], &config);
+    assert_eq!(answer.ids, [1, 1]);
+    let expected = Logprobs::new(&rows[0], 1, 3);
+    assert!((expected.logprob - 0.25f32.ln()).abs() < 1e-6);
+    assert_eq!(expected.top.iter().map(|top| top.id).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(answer.logprobs, [expected.clone(), expected.clone()]);
+    let reported: Vec<&Logprobs> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Token { logprobs, .. } => logprobs.as_ref(),
+            Event::Prefill { .. } => None,
+        })
+        .collect();
+    assert_eq!(reported, [&expected, &expected]);
+    let mut silent = config;
+    silent.logprobs = None;
+    assert_eq!(run(&mut Table::new(rows), &mut Silent, &[0], &silent).0.logprobs, []);
 }
 
 #[test]

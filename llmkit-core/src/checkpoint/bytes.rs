@@ -1,8 +1,10 @@
 use std::fs::{self, File};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use super::malformed;
 use crate::{Error, Result};
@@ -31,6 +33,22 @@ impl Bytes {
         // values and no undefined indexing; a truncated file gives SIGBUS, which the module's documentation states.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         Ok(Self::Mapped(map))
+    }
+
+    /// Gives back the memory of a range that was read and will hardly be read again: it comes from the file once more if it is. So that
+    /// loading a model needs the memory of its weights, and not that of its file beside it.
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: dropping pages of a read-only mapping of a file loses nothing: the next access reads them from the file.
+            let released =
+                unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+            if let Err(error) = released {
+                tracing::debug!(%error, "the memory of a file's part could not be given back");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 }
 

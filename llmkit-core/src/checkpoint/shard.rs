@@ -91,7 +91,7 @@ impl Shard {
         use ::safetensors::Dtype;
 
         let bytes = &self.bytes[stored.range.clone()];
-        match stored.dtype {
+        let values = match stored.dtype {
             Dtype::F32 => Ok(from_f32(bytes)),
             Dtype::F16 => Ok(from_f16(bytes)),
             Dtype::BF16 => Ok(from_bf16(bytes)),
@@ -100,7 +100,9 @@ impl Shard {
                 format!("tensor `{name}` as F32, F16 or BF16"),
                 format!("dtype {other}"),
             )),
-        }
+        };
+        self.bytes.release(stored.range.clone());
+        values
     }
 }
 

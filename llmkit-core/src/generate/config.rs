@@ -1,6 +1,9 @@
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
-use super::{Decoding, Sampling};
+use super::beams::MAX_SEQUENCES;
+use super::{BeamSearch, Decoding, Dry, Sampling};
 use crate::{ChatRequest, Error, Result};
 
 /// How text is generated.
@@ -19,6 +22,31 @@ pub struct GenerationConfig {
     /// Makes tokens that stand in the prompt or the answer less likely: their logits are divided by it where positive, multiplied
     /// where negative. Above 0; 1 changes nothing. Default 1.
     pub repetition_penalty: f32,
+    /// Each token of the answer loses this much of its logit for every time that it stands in the answer, as at OpenAI. Below 0 it gains.
+    /// Default 0.
+    pub frequency_penalty: f32,
+    /// Each token of the answer loses this much of its logit once, as at OpenAI. Below 0 it gains. Default 0.
+    pub presence_penalty: f32,
+    /// Makes the continuation of repeated sequences less likely. Default off.
+    pub dry: Option<Dry>,
+    /// Added to the logit of a sequence's last token where the others have just been read; a sequence of one token is always biased (a
+    /// "logit bias"). Finite. Default none.
+    pub sequence_bias: BTreeMap<Vec<u32>, f32>,
+    /// No sequence of this many tokens appears twice in prompt and answer. 0, the default: they may.
+    pub no_repeat_ngram_size: usize,
+    /// Token sequences that the answer must not contain. Default none.
+    pub bad_words_ids: Vec<Vec<u32>>,
+    /// Tokens that are never chosen. Default none.
+    pub suppress_tokens: Vec<u32>,
+    /// Tokens that are not chosen first. Default none.
+    pub begin_suppress_tokens: Vec<u32>,
+    /// Reports the log-probability of each chosen token and of this many of the likeliest ones, which may be 0. Default: none at all.
+    pub logprobs: Option<usize>,
+    /// How many answers, up to 1,024, a prompt gets from [`generate_batch`](super::generate_batch) or [`generate_beams`](super::generate_beams). Default
+    /// 1.
+    pub num_return_sequences: usize,
+    /// Beam search, by [`generate_beams`](super::generate_beams). Default none.
+    pub beams: Option<BeamSearch>,
     /// Texts at which the answer ends; they are not part of it. Default none.
     pub stop: Vec<String>,
     /// Tokens that end the answer; they are not part of its text. Default none.
@@ -36,6 +64,17 @@ impl Default for GenerationConfig {
             min_new_tokens: 0,
             decoding: Decoding::Greedy,
             repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            dry: None,
+            sequence_bias: BTreeMap::new(),
+            no_repeat_ngram_size: 0,
+            bad_words_ids: Vec::new(),
+            suppress_tokens: Vec::new(),
+            begin_suppress_tokens: Vec::new(),
+            logprobs: None,
+            num_return_sequences: 1,
+            beams: None,
             stop: Vec::new(),
             eos_token_ids: Vec::new(),
             seed: 0,
@@ -78,6 +117,81 @@ impl GenerationConfig {
     /// Sets [`repetition_penalty`](Self::repetition_penalty).
     pub fn with_repetition_penalty(mut self, repetition_penalty: f32) -> Self {
         self.repetition_penalty = repetition_penalty;
+        self
+    }
+
+    /// Sets [`frequency_penalty`](Self::frequency_penalty).
+    pub fn with_frequency_penalty(mut self, frequency_penalty: f32) -> Self {
+        self.frequency_penalty = frequency_penalty;
+        self
+    }
+
+    /// Sets [`presence_penalty`](Self::presence_penalty).
+    pub fn with_presence_penalty(mut self, presence_penalty: f32) -> Self {
+        self.presence_penalty = presence_penalty;
+        self
+    }
+
+    /// Sets [`dry`](Self::dry).
+    pub fn with_dry(mut self, dry: Dry) -> Self {
+        self.dry = Some(dry);
+        self
+    }
+
+    /// Adds a bias for single tokens to [`sequence_bias`](Self::sequence_bias).
+    pub fn with_logit_bias(mut self, logit_bias: impl IntoIterator<Item = (u32, f32)>) -> Self {
+        self.sequence_bias.extend(logit_bias.into_iter().map(|(id, bias)| (vec![id], bias)));
+        self
+    }
+
+    /// Adds to [`sequence_bias`](Self::sequence_bias).
+    pub fn with_sequence_bias(mut self, sequence_bias: impl IntoIterator<Item = (Vec<u32>, f32)>) -> Self {
+        self.sequence_bias.extend(sequence_bias);
+        self
+    }
+
+    /// Sets [`no_repeat_ngram_size`](Self::no_repeat_ngram_size).
+    pub fn with_no_repeat_ngram_size(mut self, no_repeat_ngram_size: usize) -> Self {
+        self.no_repeat_ngram_size = no_repeat_ngram_size;
+        self
+    }
+
+    /// Sets [`bad_words_ids`](Self::bad_words_ids).
+    pub fn with_bad_words_ids(mut self, bad_words_ids: impl IntoIterator<Item = Vec<u32>>) -> Self {
+        self.bad_words_ids = bad_words_ids.into_iter().collect();
+        self
+    }
+
+    /// Sets [`suppress_tokens`](Self::suppress_tokens).
+    pub fn with_suppress_tokens(mut self, suppress_tokens: impl IntoIterator<Item = u32>) -> Self {
+        self.suppress_tokens = suppress_tokens.into_iter().collect();
+        self
+    }
+
+    /// Sets [`begin_suppress_tokens`](Self::begin_suppress_tokens).
+    pub fn with_begin_suppress_tokens(
+        mut self,
+        begin_suppress_tokens: impl IntoIterator<Item = u32>,
+    ) -> Self {
+        self.begin_suppress_tokens = begin_suppress_tokens.into_iter().collect();
+        self
+    }
+
+    /// Sets [`logprobs`](Self::logprobs).
+    pub fn with_logprobs(mut self, logprobs: usize) -> Self {
+        self.logprobs = Some(logprobs);
+        self
+    }
+
+    /// Sets [`num_return_sequences`](Self::num_return_sequences).
+    pub fn with_num_return_sequences(mut self, num_return_sequences: usize) -> Self {
+        self.num_return_sequences = num_return_sequences;
+        self
+    }
+
+    /// Sets [`beams`](Self::beams).
+    pub fn with_beams(mut self, beams: BeamSearch) -> Self {
+        self.beams = Some(beams);
         self
     }
 
@@ -164,16 +278,65 @@ impl GenerationConfig {
                 found: "an empty one".into(),
             });
         }
+        self.validate_processors()?;
+        self.validate_sequences()?;
         match &self.decoding {
             Decoding::Greedy => Ok(()),
             Decoding::Sample(sampling) => sampling.validate(),
         }
+    }
+
+    fn validate_processors(&self) -> Result<()> {
+        let refuse = |setting, expected, found| Err(Error::Generation { setting, expected, found });
+        for (setting, value) in
+            [("frequency_penalty", self.frequency_penalty), ("presence_penalty", self.presence_penalty)]
+        {
+            if !value.is_finite() {
+                return refuse(setting, "a finite number (0 changes nothing)", value.to_string());
+            }
+        }
+        if let Some((sequence, bias)) =
+            self.sequence_bias.iter().find(|(sequence, bias)| sequence.is_empty() || !bias.is_finite())
+        {
+            let found = format!("{bias} for {sequence:?}");
+            return refuse("sequence_bias", "finite numbers for sequences of at least one token", found);
+        }
+        if self.bad_words_ids.iter().any(Vec::is_empty) {
+            return refuse("bad_words_ids", "sequences of at least one token", "an empty one".into());
+        }
+        self.dry.as_ref().map_or(Ok(()), Dry::validate)
+    }
+
+    fn validate_sequences(&self) -> Result<()> {
+        let refuse = |setting, expected, found| Err(Error::Generation { setting, expected, found });
+        let sequences = self.num_return_sequences;
+        if !(1..=MAX_SEQUENCES).contains(&sequences) {
+            return refuse("num_return_sequences", "from 1 to 1024", sequences.to_string());
+        }
+        let Some(beams) = &self.beams else {
+            if sequences > 1 && self.decoding == Decoding::Greedy {
+                let found =
+                    format!("{sequences} with greedy decoding, which gives the same answer each time");
+                return refuse("num_return_sequences", "1, or sampling, or beams", found);
+            }
+            return Ok(());
+        };
+        beams.validate()?;
+        if self.decoding != Decoding::Greedy {
+            return refuse("num_beams", "greedy decoding with beams", "sampling".into());
+        }
+        if sequences > beams.num_beams {
+            let found = format!("{sequences} with {} beams", beams.num_beams);
+            return refuse("num_return_sequences", "at most num_beams", found);
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::Mirostat;
 
     fn refused(config: GenerationConfig) -> &'static str {
         match config.validate() {
@@ -186,6 +349,43 @@ mod tests {
     fn settings_out_of_range_are_named() {
         let config = GenerationConfig::new;
         let sampled = |sampling| refused(config().with_sampling(sampling));
+        assert_eq!(refused(config().with_frequency_penalty(f32::NAN)), "frequency_penalty");
+        assert_eq!(refused(config().with_presence_penalty(f32::INFINITY)), "presence_penalty");
+        assert_eq!(refused(config().with_logit_bias([(1, f32::NEG_INFINITY)])), "sequence_bias");
+        assert_eq!(refused(config().with_sequence_bias([(vec![], 1.0)])), "sequence_bias");
+        assert_eq!(refused(config().with_bad_words_ids([vec![1], vec![]])), "bad_words_ids");
+        assert_eq!(refused(config().with_dry(Dry::new(0.0))), "dry_multiplier");
+        assert_eq!(refused(config().with_dry(Dry::new(1.0).with_base(0.9))), "dry_base");
+        assert_eq!(refused(config().with_dry(Dry::new(1.0).with_last_n(0))), "dry_penalty_last_n");
+        assert_eq!(
+            refused(config().with_dry(Dry::new(1.0).with_breakers([vec![]]))),
+            "dry_sequence_breakers"
+        );
+        for sequences in [0, usize::MAX] {
+            let config = config().with_sampling(Sampling::default()).with_num_return_sequences(sequences);
+            assert_eq!(refused(config), "num_return_sequences");
+        }
+        assert_eq!(refused(config().with_beams(BeamSearch::new(usize::MAX))), "num_beams");
+        assert_eq!(refused(config().with_num_return_sequences(2)), "num_return_sequences");
+        let beams = config().with_beams(BeamSearch::new(2));
+        assert_eq!(refused(beams.clone().with_num_return_sequences(3)), "num_return_sequences");
+        assert_eq!(refused(beams.with_sampling(Sampling::default())), "num_beams");
+        assert_eq!(refused(config().with_beams(BeamSearch::new(1))), "num_beams");
+        assert_eq!(
+            refused(config().with_beams(BeamSearch::new(2).with_length_penalty(f32::NAN))),
+            "length_penalty"
+        );
+        for fraction in [0.0, 1.5, f32::NAN] {
+            assert_eq!(sampled(Sampling::default().with_typical_p(fraction)), "typical_p");
+            assert_eq!(sampled(Sampling::default().with_top_h(fraction)), "top_h");
+            assert_eq!(sampled(Sampling::default().with_epsilon_cutoff(fraction)), "epsilon_cutoff");
+            assert_eq!(sampled(Sampling::default().with_eta_cutoff(fraction)), "eta_cutoff");
+        }
+        assert_eq!(sampled(Sampling::default().with_top_n_sigma(0.0)), "top_n_sigma");
+        let mirostat = Sampling::default().with_mirostat(Mirostat::default());
+        assert_eq!(sampled(mirostat.with_top_k(5)), "mirostat");
+        assert_eq!(sampled(Sampling::default().with_mirostat(Mirostat::new(0.0, 0.1))), "mirostat_tau");
+        assert_eq!(sampled(Sampling::default().with_mirostat(Mirostat::new(5.0, -0.1))), "mirostat_eta");
         assert_eq!(refused(config().with_max_new_tokens(0)), "max_new_tokens");
         assert_eq!(refused(config().with_min_new_tokens(257)), "min_new_tokens");
         for penalty in [0.0, -1.0, f32::NAN, f32::INFINITY] {

@@ -50,30 +50,67 @@
 //! # Ok::<(), llmkit_core::Error>(())
 //! ```
 //!
+//! Several prompts at once, on a model that can continue several rows:
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use llmkit_core::generate::{BatchRequest, Sampling, generate_batch};
+//! use llmkit_core::models::{CachedModel, Pretrained};
+//! use llmkit_core::{Device, NoAdapter};
+//!
+//! # fn main() -> llmkit_core::Result<()> {
+//! let pretrained = Pretrained::load("SmolLM2-135M-Instruct", &Device::Auto.resolve()?)?;
+//! let config = pretrained.generation.clone().with_sampling(Sampling::new(0.8).with_min_p(0.05));
+//! let prompts = pretrained.tokenizer.encode_batch(&["The sea is", "Once upon a time"], true)?;
+//! let requests: Vec<_> = prompts.iter().map(|prompt| BatchRequest { prompt, config: &config }).collect();
+//! let answers = generate_batch(
+//!     &mut CachedModel::new(pretrained.model.as_ref(), &NoAdapter),
+//!     &requests,
+//!     &mut || pretrained.tokenizer.decode_stream(true),
+//!     &mut |_, _| ControlFlow::Continue(()),
+//! )?;
+//! for answer in answers {
+//!     println!("{}", answer.text);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What is where:
 //! - [`GenerationConfig`], [`Decoding`], [`Sampling`]: the settings, and the Hugging Face file of them;
 //! - [`Sampler`]: logits to a token, in transformers' order and with its semantics;
 //! - [`StopScanner`]: ending at a text that may span tokens;
-//! - [`generate`], [`Event`], [`Generated`]: the loop.
+//! - [`generate`], [`Event`], [`Generated`]: the loop; [`Logprobs`]: how likely its tokens were;
+//! - [`generate_batch`]: several prompts, or several answers to one, side by side over a [`NextTokens`];
+//! - [`generate_beams`]: beam search.
 
+mod answer;
+mod batch;
+mod beams;
 mod candidate;
 mod config;
 mod config_file;
 mod decoding;
+mod logprobs;
 mod next_token;
 mod next_tokens;
-mod repetition_penalty;
+mod processors;
 mod sampler;
 mod stop;
 mod stream;
 mod text_decoder;
 mod warpers;
 
+pub use batch::{BatchRequest, generate_batch};
+pub use beams::{Beam, BeamSearch, EarlyStopping, generate_beams};
 pub use config::GenerationConfig;
 pub use decoding::{Decoding, Sampling};
+pub use logprobs::{Logprobs, TokenLogprob};
 pub use next_token::NextToken;
 pub use next_tokens::NextTokens;
+pub use processors::Dry;
 pub use sampler::Sampler;
 pub use stop::StopScanner;
 pub use stream::{Event, Generated, PREFILL_CHUNK, generate};
 pub use text_decoder::TextDecoder;
+pub use warpers::mirostat::Mirostat;

@@ -2,56 +2,68 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::candidate::{Candidate, max_logit};
-use super::repetition_penalty::RepetitionPenalty;
-use super::warpers::{min_p, temperature, top_k, top_p};
+use super::processors::Processors;
+use super::warpers::{cutoff, min_p, mirostat, temperature, top_h, top_k, top_n_sigma, top_p, typical};
 use super::{Decoding, GenerationConfig, Sampling};
-use crate::{Error, Result};
+use crate::Result;
 
 /// Chooses the tokens of one answer, from logits.
 ///
-/// The steps and their order are those of transformers: repetition penalty, end tokens barred until
-/// [`min_new_tokens`](GenerationConfig::min_new_tokens), then, where sampling, temperature, top-k, top-p and min-p. One draw takes
-/// one 64-bit number of a ChaCha8 stream, so a seed gives the same answer on every platform whose logits are the same.
+/// The steps and their order are those of transformers, with those of llama.cpp and OpenAI among them:
+///
+/// 1. sequence bias (and so logit bias), repetition penalty, frequency and presence penalties, DRY, repeated n-grams, bad words, end tokens
+///    barred until [`min_new_tokens`](GenerationConfig::min_new_tokens), suppressed tokens;
+/// 2. where sampling: temperature, then mirostat, or top-n-sigma, top-h, top-k, top-p, min-p, typical-p, epsilon and eta cutoff.
+///
+/// One draw takes one 64-bit number of a ChaCha8 stream, so a seed gives the same answer on every platform whose logits are the same.
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    decoding: Decoding,
-    repetition: RepetitionPenalty,
-    min_new_tokens: usize,
-    eos_token_ids: Vec<u32>,
+    processors: Processors,
     rng: ChaCha8Rng,
-    chosen: usize,
+    /// Mirostat's border, in bits; where mirostat is off, not used.
+    border: f64,
 }
 
 impl Sampler {
-    /// Starts an answer to `prompt`, whose tokens count as seen for the repetition penalty.
+    /// Starts an answer to `prompt`, at whose tokens the penalties look back.
     ///
     /// # Errors
-    /// [`Error::Generation`] when a setting is out of range.
+    /// [`Error::Generation`](crate::Error::Generation) when a setting is out of range.
     pub fn new(config: &GenerationConfig, prompt: &[u32]) -> Result<Self> {
-        config.validate()?;
+        Self::seeded(config, prompt, config.seed)
+    }
+
+    /// With another seed than the settings'.
+    pub(super) fn seeded(config: &GenerationConfig, prompt: &[u32], seed: u64) -> Result<Self> {
+        let border = match &config.decoding {
+            Decoding::Sample(Sampling { mirostat: Some(mirostat), .. }) => mirostat.first_border(),
+            _ => 0.0,
+        };
         Ok(Self {
-            decoding: config.decoding,
-            repetition: RepetitionPenalty::new(config.repetition_penalty, prompt),
-            min_new_tokens: config.min_new_tokens,
-            eos_token_ids: config.eos_token_ids.clone(),
-            rng: ChaCha8Rng::seed_from_u64(config.seed),
-            chosen: 0,
+            processors: Processors::new(config, prompt)?,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            border,
         })
     }
 
     /// The next token. `logits` has one value for each token of the vocabulary and is overwritten; minus infinity bars a token.
     ///
     /// # Errors
-    /// [`Error::Logits`] when one is NaN or plus infinity, or when no token is left to choose.
+    /// [`Error::Logits`](crate::Error::Logits) when one is NaN or plus infinity, or when no token is left to choose;
+    /// [`Error::Generation`](crate::Error::Generation) when a biased token or one of a bad word is outside the vocabulary.
     pub fn choose(&mut self, logits: &mut [f32]) -> Result<u32> {
-        self.penalise(logits)?;
-        let id = match self.decoding {
-            Decoding::Greedy => argmax(logits).map(|candidate| candidate.id),
-            Decoding::Sample(sampling) => draw(&warp(logits, &sampling), &mut self.rng),
+        let candidates = self.candidates(logits)?;
+        let id = match &self.processors.config().decoding {
+            Decoding::Greedy => candidates.first().map(|candidate| candidate.id),
+            Decoding::Sample(_) => draw(&candidates, &mut self.rng),
         };
-        let id = id.ok_or_else(|| self.nothing_left(logits))?;
-        self.repetition.observe(id);
-        self.chosen += 1;
+        let id = id.ok_or_else(|| self.processors.nothing_left(logits))?;
+        if let Decoding::Sample(Sampling { mirostat: Some(mirostat), .. }) =
+            &self.processors.config().decoding
+        {
+            self.border = mirostat.next_border(self.border, &candidates, id);
+        }
+        self.processors.observe(id);
         Ok(id)
     }
 
@@ -60,45 +72,23 @@ impl Sampler {
     /// # Errors
     /// As [`choose`](Self::choose).
     pub fn distribution(&self, logits: &mut [f32]) -> Result<Vec<(u32, f64)>> {
-        self.penalise(logits)?;
-        let candidates = match self.decoding {
-            Decoding::Greedy => argmax(logits).into_iter().collect(),
-            Decoding::Sample(sampling) => warp(logits, &sampling),
-        };
-        if candidates.is_empty() {
-            return Err(self.nothing_left(logits));
-        }
+        let candidates = self.candidates(logits)?;
         let max = max_logit(&candidates);
         let total: f64 = candidates.iter().map(|candidate| candidate.weight(max)).sum();
         Ok(candidates.iter().map(|candidate| (candidate.id, candidate.weight(max) / total)).collect())
     }
 
-    /// The steps that come before any choice, and the check that what they leave is usable.
-    fn penalise(&self, logits: &mut [f32]) -> Result<()> {
-        self.repetition.apply(logits);
-        if let Some(id) = logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY) {
-            return Err(Error::Logits {
-                step: self.chosen,
-                expected: "numbers",
-                found: format!("{} for token {id}", logits[id]),
-            });
-        }
-        if self.chosen < self.min_new_tokens {
-            for &id in &self.eos_token_ids {
-                if let Some(logit) = logits.get_mut(id as usize) {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn nothing_left(&self, logits: &[f32]) -> Error {
-        let found = match logits.len() {
-            0 => "no logits at all".to_owned(),
-            vocabulary => format!("all {vocabulary} barred"),
+    /// The tokens left, at least one, in the order of their ids.
+    fn candidates(&self, logits: &mut [f32]) -> Result<Vec<Candidate>> {
+        self.processors.apply(logits)?;
+        let candidates: Vec<Candidate> = match &self.processors.config().decoding {
+            Decoding::Greedy => argmax(logits).into_iter().collect(),
+            Decoding::Sample(sampling) => warp(logits, sampling, self.border),
         };
-        Error::Logits { step: self.chosen, expected: "a token to choose", found }
+        if candidates.is_empty() {
+            return Err(self.processors.nothing_left(logits));
+        }
+        Ok(candidates)
     }
 }
 
@@ -113,11 +103,21 @@ fn argmax(logits: &[f32]) -> Option<Candidate> {
     best
 }
 
-fn warp(logits: &[f32], sampling: &Sampling) -> Vec<Candidate> {
+/// `border` is mirostat's.
+fn warp(logits: &[f32], sampling: &Sampling, border: f64) -> Vec<Candidate> {
     let all = (0..).zip(logits).map(|(id, &logit)| Candidate { id, logit });
     let mut candidates: Vec<Candidate> =
         all.filter(|candidate| candidate.logit > f32::NEG_INFINITY).collect();
     temperature::divide(&mut candidates, sampling.temperature);
+    if sampling.mirostat.is_some() {
+        mirostat::keep(&mut candidates, border);
+    }
+    if let Some(n) = sampling.top_n_sigma {
+        top_n_sigma::keep(&mut candidates, n);
+    }
+    if let Some(h) = sampling.top_h {
+        top_h::keep(&mut candidates, h);
+    }
     if let Some(k) = sampling.top_k {
         top_k::keep(&mut candidates, k);
     }
@@ -126,6 +126,15 @@ fn warp(logits: &[f32], sampling: &Sampling) -> Vec<Candidate> {
     }
     if let Some(p) = sampling.min_p {
         min_p::keep(&mut candidates, p);
+    }
+    if let Some(mass) = sampling.typical_p {
+        typical::keep(&mut candidates, mass);
+    }
+    if let Some(epsilon) = sampling.epsilon_cutoff {
+        cutoff::epsilon(&mut candidates, epsilon);
+    }
+    if let Some(epsilon) = sampling.eta_cutoff {
+        cutoff::eta(&mut candidates, epsilon);
     }
     candidates
 }

@@ -1,13 +1,14 @@
 use std::ops::ControlFlow;
 
-use super::{GenerationConfig, NextToken, Sampler, StopScanner, TextDecoder};
+use super::answer::Answer;
+use super::{GenerationConfig, Logprobs, NextToken, TextDecoder};
 use crate::{Error, FinishReason, Result, Usage};
 
 /// The most tokens of a prompt that are fed at once: bounds the memory of a long prompt, and how long a cancellation waits.
 pub const PREFILL_CHUNK: usize = 512;
 
 /// What [`generate`] reports as it goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A part of the prompt was read.
     Prefill {
@@ -23,6 +24,8 @@ pub enum Event {
         /// The text that is certain with this token, often empty: while a character is incomplete, or while a stop text may be
         /// under way. That of the last token includes everything that was held back.
         text: String,
+        /// Its log-probability, where [`logprobs`](GenerationConfig::logprobs) asks for it.
+        logprobs: Option<Logprobs>,
     },
 }
 
@@ -37,7 +40,7 @@ impl Event {
 }
 
 /// A finished answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Generated {
     /// All tokens chosen: an end token and the tokens of a stop text are among them.
@@ -48,12 +51,14 @@ pub struct Generated {
     pub finish_reason: FinishReason,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// For each of [`ids`](Self::ids) its log-probability; empty unless [`logprobs`](GenerationConfig::logprobs) asks for them.
+    pub logprobs: Vec<Logprobs>,
 }
 
 impl Generated {
     /// Tokens read and written.
     pub fn usage(&self) -> Usage {
-        Usage { prompt_tokens: self.prompt_tokens, completion_tokens: self.ids.len() }
+        Usage { prompt_tokens: self.prompt_tokens, completion_tokens: self.ids.len(), cached_tokens: 0 }
     }
 }
 
@@ -64,7 +69,7 @@ impl Generated {
 /// changes nothing; one before gives [`FinishReason::Cancelled`] and the text so far, without what was held back.
 ///
 /// # Errors
-/// - [`Error::Generation`] when a setting is out of range, or the prompt is empty or longer than the room left in the context;
+/// - [`Error::Generation`] when a setting is out of range or asks for beams or several sequences, or the prompt is empty or longer than the room left in the context;
 /// - [`Error::Logits`] when the model's output is unusable;
 /// - whatever `next` and `decoder` report.
 pub fn generate(
@@ -74,59 +79,57 @@ pub fn generate(
     config: &GenerationConfig,
     on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Generated> {
-    let mut sampler = Sampler::new(config, prompt)?;
-    check_prompt(next, prompt)?;
-    let mut scanner = StopScanner::new(&config.stop);
+    let mut answer = Answer::new(config, prompt, config.seed, decoder)?;
+    refuse_several(config)?;
+    check_prompt(prompt, next.position(), next.max_positions())?;
     let mut logits = Vec::new();
-    let mut answer = Generated {
-        ids: Vec::new(),
-        text: String::new(),
-        finish_reason: FinishReason::Cancelled,
-        prompt_tokens: prompt.len(),
-    };
 
     let mut fed = 0;
     for chunk in prompt.chunks(PREFILL_CHUNK) {
         next.feed(chunk, &mut logits)?;
         fed += chunk.len();
         if on_event(Event::Prefill { fed, total: prompt.len() }).is_break() {
-            return Ok(answer);
+            return Ok(answer.into_generated());
         }
     }
 
     loop {
-        let id = sampler.choose(&mut logits)?;
-        answer.ids.push(id);
-        let ended = config.eos_token_ids.contains(&id);
-        let mut text = String::new();
-        if !ended && let Some(piece) = decoder.step(id)? {
-            text = scanner.push(&piece);
+        let event = answer.choose(&mut logits, next.position() >= next.max_positions())?;
+        let flow = on_event(event);
+        match answer.last() {
+            Some(id) if !answer.is_over() && flow.is_continue() => next.feed(&[*id], &mut logits)?,
+            _ => return Ok(answer.into_generated()),
         }
-
-        let full = answer.ids.len() >= config.max_new_tokens || next.position() >= next.max_positions();
-        let last = ended || full || scanner.found().is_some();
-        if last && scanner.found().is_none() {
-            if let Some(piece) = decoder.finish()? {
-                text += &scanner.push(&piece);
-            }
-            text += &scanner.finish();
-        }
-
-        answer.text += &text;
-        let flow = on_event(Event::Token { id, text });
-        if last {
-            let stopped = ended || scanner.found().is_some();
-            answer.finish_reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
-            return Ok(answer);
-        }
-        if flow.is_break() {
-            return Ok(answer);
-        }
-        next.feed(&[id], &mut logits)?;
     }
 }
 
-fn check_prompt(next: &dyn NextToken, prompt: &[u32]) -> Result<()> {
+/// Refuses settings that ask for more than one sequence.
+fn refuse_several(config: &GenerationConfig) -> Result<()> {
+    refuse_beams(config)?;
+    match config.num_return_sequences {
+        1 => Ok(()),
+        several => Err(Error::Generation {
+            setting: "num_return_sequences",
+            expected: "1 (several answers are given by generate_batch)",
+            found: several.to_string(),
+        }),
+    }
+}
+
+/// Refuses beam search where it is not what runs.
+pub(super) fn refuse_beams(config: &GenerationConfig) -> Result<()> {
+    match &config.beams {
+        None => Ok(()),
+        Some(beams) => Err(Error::Generation {
+            setting: "num_beams",
+            expected: "no beams (beam search is done by generate_beams)",
+            found: beams.num_beams.to_string(),
+        }),
+    }
+}
+
+/// Refuses a prompt that is empty or has no room after `position` tokens.
+pub(super) fn check_prompt(prompt: &[u32], position: usize, max_positions: usize) -> Result<()> {
     if prompt.is_empty() {
         return Err(Error::Generation {
             setting: "prompt",
@@ -134,15 +137,14 @@ fn check_prompt(next: &dyn NextToken, prompt: &[u32]) -> Result<()> {
             found: "none (a model that starts from nothing starts from its bos token)".into(),
         });
     }
-    let room = next.max_positions().saturating_sub(next.position());
+    let room = max_positions.saturating_sub(position);
     if prompt.len() > room {
         return Err(Error::Generation {
             setting: "prompt",
             expected: "no more tokens than the context has room for",
             found: format!(
-                "{} tokens, with room for {room} of {} (shorten the prompt)",
-                prompt.len(),
-                next.max_positions()
+                "{} tokens, with room for {room} of {max_positions} (shorten the prompt)",
+                prompt.len()
             ),
         });
     }

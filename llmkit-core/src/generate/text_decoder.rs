@@ -15,3 +15,13 @@ pub trait TextDecoder {
     /// [`Error::Tokenizer`](crate::Error::Tokenizer) when the remainder cannot be decoded.
     fn finish(&mut self) -> Result<Option<String>>;
 }
+
+impl<T: TextDecoder + ?Sized> TextDecoder for &mut T {
+    fn step(&mut self, id: u32) -> Result<Option<String>> {
+        (**self).step(id)
+    }
+
+    fn finish(&mut self) -> Result<Option<String>> {
+        (**self).finish()
+    }
+}

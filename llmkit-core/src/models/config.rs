@@ -20,6 +20,14 @@ impl<'a> ConfigReader<'a> {
         Self { path, fields }
     }
 
+    /// Reads other `fields` as if they stood in the same file.
+    pub(super) fn over<'b>(&self, fields: &'b Value) -> ConfigReader<'b>
+    where
+        'a: 'b,
+    {
+        ConfigReader { path: self.path, fields }
+    }
+
     /// A positive integer that must be there.
     ///
     /// # Errors
@@ -75,6 +83,19 @@ impl<'a> ConfigReader<'a> {
                 value.as_f64().filter(|n| n.is_finite()).ok_or_else(|| self.wrong(field, "a number", value))
             }
             None => Ok(default),
+        }
+    }
+
+    /// A text, or `default` where the field is missing or null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if something else is there.
+    pub fn text_or(&self, field: &str, default: &str) -> Result<String> {
+        match self.optional(field) {
+            Some(value) => {
+                value.as_str().map(str::to_owned).ok_or_else(|| self.wrong(field, "a text", value))
+            }
+            None => Ok(default.to_owned()),
         }
     }
 

@@ -17,6 +17,8 @@ pub struct CachedModel<'a> {
     rows: usize,
     /// The tokens of each row, kept only for models that must read them again.
     read: Vec<Vec<u32>>,
+    /// Whether `read` is everything: not where a cache came from elsewhere.
+    read_all: bool,
 }
 
 impl<'a> CachedModel<'a> {
@@ -28,7 +30,8 @@ impl<'a> CachedModel<'a> {
     /// A model that has read what `cache` remembers, which must come from the same model and adapter.
     pub fn with_cache(model: &'a dyn CausalLm, adapter: &'a dyn Adapter, cache: KvCache) -> Self {
         let rows = cache.rows().max(1);
-        Self { model, adapter, cache, rows, read: vec![Vec::new(); rows] }
+        let read_all = cache.rows() == 0;
+        Self { model, adapter, cache, rows, read: vec![Vec::new(); rows], read_all }
     }
 
     /// A model that continues `rows` sequences side by side and has read nothing of them.
@@ -37,13 +40,15 @@ impl<'a> CachedModel<'a> {
     /// If `rows` is 0.
     pub fn with_rows(self, rows: usize) -> Self {
         assert!(rows > 0, "a model continues at least one sequence");
-        Self { rows, cache: KvCache::new(self.model.num_blocks()), read: vec![Vec::new(); rows], ..self }
+        let cache = KvCache::new(self.model.num_blocks());
+        Self { rows, cache, read: vec![Vec::new(); rows], read_all: true, ..self }
     }
 
     /// Forgets everything that was read.
     pub fn clear(&mut self) {
         self.cache.clear();
         self.read.iter_mut().for_each(Vec::clear);
+        self.read_all = true;
     }
 
     /// The cache of what was read, to go on with later.
@@ -58,7 +63,7 @@ impl<'a> CachedModel<'a> {
         let lens = self.cache.lens();
         let grows = |(&len, tokens): (&usize, &&[u32])| (1..=at).contains(&len) && len + tokens.len() > at;
         let switches = lens.iter().zip(tokens).any(grows);
-        if switches && lens.iter().zip(&self.read).any(|(len, read)| *len > 0 && read.is_empty()) {
+        if switches && !self.read_all {
             return Err(Error::Generation {
                 setting: "tokens",
                 expected: "a sequence whose first tokens are known, so that the model can read them anew beyond this length",

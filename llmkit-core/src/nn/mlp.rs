@@ -15,6 +15,8 @@ pub enum Activation {
     GeluTanh,
     /// `max(x, 0)`.
     Relu,
+    /// The hyperbolic tangent.
+    Tanh,
 }
 
 impl Activation {
@@ -25,6 +27,7 @@ impl Activation {
             Self::Gelu => activation::gelu(x),
             Self::GeluTanh => activation::gelu_approximate(x),
             Self::Relu => activation::relu(x),
+            Self::Tanh => activation::tanh(x),
         }
     }
 

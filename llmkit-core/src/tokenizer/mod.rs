@@ -1,5 +1,6 @@
 //! Text to token ids and back, over the `tokenizers` crate.
 
+mod encoded;
 mod file;
 mod folder;
 mod gguf;
@@ -8,10 +9,12 @@ mod stream;
 
 use std::fs;
 use std::io::Write;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use encoded::Encoded;
 use special::SpecialTokens;
 pub use stream::DecodeStream;
 
@@ -74,6 +77,16 @@ impl Tokenizer {
         gguf::build(metadata)
     }
 
+    /// The metadata that describe this tokenizer in a GGUF file, the inverse of [`from_gguf`](Self::from_gguf), for
+    /// [`GgufOptions::with_tokenizer`](crate::checkpoint::gguf::GgufOptions::with_tokenizer): byte-level BPE whose way of cutting words
+    /// has a name in llama.cpp, and SentencePiece BPE. The latter gets both its merges and scores that amount to the same.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when it is of another kind; the message names what has no place in such a file.
+    pub fn to_gguf(&self) -> Result<Metadata> {
+        gguf::metadata(self)
+    }
+
     fn new(inner: tokenizers::Tokenizer, special: SpecialTokens) -> Self {
         Self { inner: Arc::new(inner), special }
     }
@@ -89,6 +102,21 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encoding = guard("encoding", || self.inner.encode_fast(text, add_special_tokens))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// [`encode`](Self::encode), and for each id the range of bytes of `text` that it stands for: empty for a token that was added, and
+    /// the whole character for each of several tokens that make one up.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the text cannot be tokenized.
+    pub fn encode_with_offsets(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
+        let encoding = guard("encoding", || self.inner.encode(text, add_special_tokens))?;
+        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        Ok((encoding.get_ids().to_vec(), offsets))
     }
 
     /// The ids of each of `texts`, in order, on all cores. Equal to calling [`encode`](Self::encode) on each.

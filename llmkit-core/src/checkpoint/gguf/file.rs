@@ -6,13 +6,17 @@ use serde_json::Value;
 
 use super::super::bytes::Bytes;
 use super::super::{TensorInfo, TensorSource, malformed, no_such_tensor};
+use super::architecture::{ARCHITECTURES, Architecture};
 use super::dequant::{SUPPORTED, dequantize};
 use super::dtype::GgmlType;
-use super::names::{ARCHITECTURES, ROPE_FACTORS, hugging_face_name};
+use super::names::{Place, ROPE_FACTORS, ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, place};
 use super::permute::undo_interleaving;
 use super::reader::{Entry, Head, read_head};
 use super::{Fields, Metadata, config};
 use crate::{Error, Result};
+
+/// The least that an expert's weight takes. Each expert costs memory for a name, which a hostile file could claim without bytes behind it.
+const MIN_EXPERT_BYTES: usize = 64;
 
 /// A GGUF file, memory-mapped: opening reads only its head.
 ///
@@ -25,9 +29,10 @@ pub struct GgufFile {
     version: u32,
     alignment: usize,
     metadata: Metadata,
-    architecture: String,
+    architecture: Architecture,
     tensors: BTreeMap<String, Stored>,
-    rope_factors: Option<Stored>,
+    /// Factors of RoPE scaling by llama.cpp's name: no parameters.
+    rope_factors: BTreeMap<&'static str, Stored>,
 }
 
 #[derive(Debug)]
@@ -35,12 +40,24 @@ struct Stored {
     dtype: GgmlType,
     shape: Vec<usize>,
     range: Range<usize>,
-    /// The number of heads whose rows llama.cpp interleaved.
-    interleaved: Option<usize>,
+    change: Change,
+}
+
+/// What llama.cpp did to a tensor, which reading undoes.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    None,
+    /// Interleaved the rows of this many heads.
+    Interleaved {
+        heads: usize,
+    },
+    /// Added 1.
+    Offset,
 }
 
 impl GgufFile {
-    /// Opens a little-endian file of version 2 or 3 with an architecture of `llama`, `qwen2` or `qwen3`.
+    /// Opens a little-endian file of version 2 or 3 with an architecture of `llama` (Llama, Mistral, Mixtral), `qwen2`, `qwen3`, `qwen3moe`,
+    /// `gemma3` or `phi3`.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Checkpoint`] if it is truncated or lies about its contents,
@@ -61,40 +78,82 @@ impl GgufFile {
     fn parse(path: &Path, bytes: Bytes) -> Result<Self> {
         let Head { version, metadata, alignment, tensors: entries } = read_head(path, &bytes)?;
         let fields = Fields::new(path, &metadata);
-        let architecture = fields.require_str("general.architecture")?.to_owned();
-        if !ARCHITECTURES.contains(&architecture.as_str()) {
+        let Some(architecture) = Architecture::of_file(&fields)? else {
             return Err(Error::UnsupportedArchitecture {
                 path: path.to_path_buf(),
-                found: architecture,
+                found: fields.require_str("general.architecture")?.to_owned(),
                 supported: ARCHITECTURES.map(str::to_owned).to_vec(),
             });
-        }
-        let heads = Heads::read(&fields, &architecture)?;
-        let mut tensors = BTreeMap::new();
-        let mut rope_factors = None;
-        for Entry { name, shape, dtype, range } in entries {
-            let interleaved = heads.interleaved(path, &name, &shape)?;
-            let stored = Stored { dtype, shape, range, interleaved };
-            if name == ROPE_FACTORS {
-                rope_factors = Some(stored);
-                continue;
-            }
-            let name = hugging_face_name(&name).unwrap_or(name);
-            if tensors.contains_key(&name) {
-                return Err(malformed(path, "each tensor once", format!("two that are called `{name}`")));
-            }
-            tensors.insert(name, stored);
-        }
-        Ok(Self {
+        };
+        let heads = Heads::read(&fields, architecture)?;
+        let mut file = Self {
             path: path.to_path_buf(),
             bytes,
             version,
             alignment,
-            metadata,
             architecture,
-            tensors,
-            rope_factors,
-        })
+            tensors: BTreeMap::new(),
+            rope_factors: BTreeMap::new(),
+            metadata,
+        };
+        for Entry { name, shape, dtype, range } in entries {
+            let change = match heads.interleaved(path, &name, &shape)? {
+                Some(heads) => Change::Interleaved { heads },
+                None if architecture.offsets_norms() && name.ends_with("_norm.weight") => Change::Offset,
+                None => Change::None,
+            };
+            file.insert(name, Stored { dtype, shape, range, change })?;
+        }
+        Ok(file)
+    }
+
+    /// Puts a tensor under its Hugging Face name, or the names of its parts.
+    fn insert(&mut self, name: String, stored: Stored) -> Result<()> {
+        if let Some(known) =
+            [ROPE_FACTORS, ROPE_FACTORS_SHORT, ROPE_FACTORS_LONG].into_iter().find(|known| *known == name)
+        {
+            self.rope_factors.insert(known, stored);
+            return Ok(());
+        }
+        match place(self.architecture, &name) {
+            None => self.insert_one(name, stored),
+            Some(Place::Whole(name)) => self.insert_one(name, stored),
+            Some(Place::Experts { prefix, suffix }) => {
+                let [experts, rows, row] = stored.shape[..] else {
+                    let found = format!("shape {:?}", stored.shape);
+                    return Err(malformed(&self.path, format!("`{name}` as [experts, out, in]"), found));
+                };
+                // Rows are whole blocks, so each expert's bytes are an equal share.
+                let share = stored.range.len().checked_div(experts).unwrap_or(0);
+                if share < MIN_EXPERT_BYTES {
+                    let expected = format!("`{name}` with at least {MIN_EXPERT_BYTES} bytes an expert");
+                    return Err(malformed(
+                        &self.path,
+                        expected,
+                        format!("{share} bytes for each of {experts}"),
+                    ));
+                }
+                for expert in 0..experts {
+                    let start = stored.range.start + expert * share;
+                    let part = Stored {
+                        dtype: stored.dtype,
+                        shape: vec![rows, row],
+                        range: start..start + share,
+                        change: stored.change,
+                    };
+                    self.insert_one(format!("{prefix}.{expert}.{suffix}"), part)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn insert_one(&mut self, name: String, stored: Stored) -> Result<()> {
+        if self.tensors.contains_key(&name) {
+            return Err(malformed(&self.path, "each tensor once", format!("two that are called `{name}`")));
+        }
+        self.tensors.insert(name, stored);
+        Ok(())
     }
 
     /// The key-value pairs: hyperparameters, tokenizer, chat template.
@@ -107,9 +166,13 @@ impl GgufFile {
         Fields::new(&self.path, &self.metadata)
     }
 
-    /// llama.cpp's name of the architecture: `llama`, `qwen2`, `qwen3`.
+    /// llama.cpp's name of the architecture: `llama`, `qwen2`, `gemma3`, ...
     pub fn architecture(&self) -> &str {
-        &self.architecture
+        self.architecture.gguf_name()
+    }
+
+    pub(super) fn kind(&self) -> Architecture {
+        self.architecture
     }
 
     /// The version of the file format, 2 or 3.
@@ -129,22 +192,27 @@ impl GgufFile {
     ///
     /// # Errors
     /// [`Error::Config`] if metadata are missing, of another type, or ask for something that the architecture's Hugging Face class does not do
-    /// (experts, a scaled output, ...).
+    /// (a scaled output, experts where it has none, ...).
     pub fn config(&self) -> Result<Value> {
         config::derive(self)
     }
 
-    /// The divisors of RoPE's frequencies, `[head_dim / 2]`, if the file has them (`rope_freqs.weight`).
+    /// The divisors of RoPE's frequencies, `[head_dim / 2]`, if the file has them (`rope_freqs.weight`). Phi-3's two sets are in
+    /// [`config`](Self::config) alone.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if their type cannot be read.
     pub fn rope_factors(&self) -> Result<Option<Vec<f32>>> {
-        self.rope_factors.as_ref().map(|stored| self.values(ROPE_FACTORS, stored)).transpose()
+        self.rope_factors_named(ROPE_FACTORS)
+    }
+
+    pub(super) fn rope_factors_named(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        self.rope_factors.get(name).map(|stored| self.values(name, stored)).transpose()
     }
 
     fn values(&self, name: &str, stored: &Stored) -> Result<Vec<f32>> {
         let bytes = &self.bytes[stored.range.clone()];
-        let values = dequantize(stored.dtype, bytes).ok_or_else(|| {
+        let mut values = dequantize(stored.dtype, bytes).ok_or_else(|| {
             let expected = format!("tensor `{name}` as {SUPPORTED}");
             malformed(
                 &self.path,
@@ -152,10 +220,15 @@ impl GgufFile {
                 format!("type {}; use a file quantised to one of those", stored.dtype.name),
             )
         })?;
-        Ok(match stored.interleaved {
-            Some(heads) => undo_interleaving(&values, heads, row_len(&stored.shape)),
-            None => values,
-        })
+        self.bytes.release(stored.range.clone());
+        match stored.change {
+            Change::None => {}
+            Change::Interleaved { heads } => {
+                values = undo_interleaving(&values, heads, row_len(&stored.shape));
+            }
+            Change::Offset => values.iter_mut().for_each(|value| *value -= 1.0),
+        }
+        Ok(values)
     }
 }
 
@@ -185,8 +258,8 @@ struct Heads {
 }
 
 impl Heads {
-    fn read(fields: &Fields<'_>, architecture: &str) -> Result<Self> {
-        if architecture != "llama" {
+    fn read(fields: &Fields<'_>, architecture: Architecture) -> Result<Self> {
+        if !architecture.interleaves() {
             return Ok(Self { query_key: None });
         }
         let query = fields.require_u32("llama.attention.head_count")?;

@@ -19,9 +19,33 @@ pub(super) fn undo_interleaving(values: &[f32], heads: usize, row_len: usize) ->
     out
 }
 
+/// llama.cpp's permutation, the inverse of [`undo_interleaving`].
+///
+/// # Panics
+/// As there.
+pub(super) fn interleave(values: &[f32], heads: usize, row_len: usize) -> Vec<f32> {
+    let rows = values.len() / row_len.max(1);
+    assert!(heads > 0 && rows.is_multiple_of(2 * heads), "{rows} rows are not {heads} heads of even size");
+    let head_dim = rows / heads;
+    let mut out = Vec::with_capacity(values.len());
+    for row in 0..rows {
+        let (head, within) = (row / head_dim, row % head_dim);
+        let from = head * head_dim + within % 2 * (head_dim / 2) + within / 2;
+        out.extend_from_slice(&values[from * row_len..(from + 1) * row_len]);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
-    use super::undo_interleaving;
+    use super::{interleave, undo_interleaving};
+
+    #[test]
+    fn interleaving_is_the_inverse() {
+        let values: Vec<f32> = (0..48).map(|i| i as f32).collect();
+        assert_eq!(interleave(&values, 2, 3)[3..6], [12., 13., 14.]);
+        assert_eq!(undo_interleaving(&interleave(&values, 2, 3), 2, 3), values);
+    }
 
     #[test]
     fn separates_the_halves_of_each_head() {

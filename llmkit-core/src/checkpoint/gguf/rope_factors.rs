@@ -42,15 +42,21 @@ pub(super) fn rope_scaling(factors: &[f32], theta: f64, max_position: u32) -> Va
 }
 
 /// RoPE scaling of Llama 3.1 and later.
-struct Llama3 {
-    factor: f64,
-    low: f64,
-    high: f64,
+pub(super) struct Llama3 {
+    pub(super) factor: f64,
+    pub(super) low: f64,
+    pub(super) high: f64,
     /// The context that the model was trained on before it was extended, in tokens.
-    original: f64,
+    pub(super) original: f64,
 }
 
 impl Llama3 {
+    /// By what to divide each frequency of a head, `[head_dim / 2]`.
+    pub(super) fn divisors(&self, theta: f64, head_dim: u32) -> Vec<f32> {
+        let frequency = |i: u32| theta.powf(f64::from(2 * i) / f64::from(head_dim));
+        (0..head_dim / 2).map(|i| self.divisor(frequency(i) * TAU) as f32).collect()
+    }
+
     /// By what to divide the frequency of this wavelength (in tokens).
     fn divisor(&self, wavelength: f64) -> f64 {
         if wavelength < self.original / self.high {

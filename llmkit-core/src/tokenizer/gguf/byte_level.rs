@@ -1,5 +1,6 @@
 //! Byte-level BPE: `tokenizer.ggml.model` = `gpt2`.
 
+use serde_json::Value;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -19,7 +20,7 @@ const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N
 
 /// The ways to cut text into words that are known, by their name in `tokenizer.ggml.pre`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Words {
+pub(super) enum Words {
     Gpt2,
     SmolLm,
     Llama3,
@@ -51,6 +52,38 @@ impl Words {
         )))
     }
 
+    /// The name that llama.cpp's converter would write.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Gpt2 => "gpt-2",
+            Self::SmolLm => "smollm",
+            Self::Llama3 => "llama-bpe",
+            Self::Qwen2 => "qwen2",
+        }
+    }
+
+    /// Llama 3's vocabulary holds whole words that its merges do not reach; they are looked up first.
+    pub(super) fn ignores_merges(self) -> bool {
+        self == Self::Llama3
+    }
+
+    /// The way that these steps of a `tokenizer.json` cut text, if it is one of ours.
+    pub(super) fn of_steps(steps: &[Value], normalizer: &Value) -> Option<Self> {
+        let words = [Self::Gpt2, Self::SmolLm, Self::Llama3, Self::Qwen2].into_iter().find(|words| {
+            let ours = words.pre_tokenizer().ok().and_then(|ours| serde_json::to_value(ours).ok());
+            let ours = match ours {
+                Some(sequence) if sequence["type"] == "Sequence" => sequence["pretokenizers"].clone(),
+                Some(one) => Value::Array(vec![one]),
+                None => return false,
+            };
+            ours.as_array().is_some_and(|ours| {
+                ours.len() == steps.len() && ours.iter().zip(steps).all(|(ours, step)| same_step(ours, step))
+            })
+        })?;
+        let normal = if words == Self::Qwen2 { normalizer["type"] == "NFC" } else { normalizer.is_null() };
+        normal.then_some(words)
+    }
+
     fn pre_tokenizer(self) -> Result<PreTokenizerWrapper> {
         let bytes = |use_regex| PreTokenizerWrapper::from(ByteLevel::new(false, true, use_regex));
         let split = |pattern: &str| {
@@ -68,6 +101,17 @@ impl Words {
     }
 }
 
+/// Whether two steps cut alike; what only moves offsets counts for nothing.
+fn same_step(ours: &Value, theirs: &Value) -> bool {
+    let fields: &[&str] = match ours["type"].as_str() {
+        Some("ByteLevel") => &["add_prefix_space", "use_regex"],
+        Some("Digits") => &["individual_digits"],
+        Some("Split") => &["pattern", "behavior", "invert"],
+        _ => return false,
+    };
+    ours["type"] == theirs["type"] && fields.iter().all(|field| ours[*field] == theirs[*field])
+}
+
 /// The tokenizer without its added tokens, and whether a text begins with the begin token unless the file says otherwise.
 pub(super) fn build(
     fields: &Fields<'_>,
@@ -77,8 +121,7 @@ pub(super) fn build(
     let merges = vocabulary.merges(fields)?.ok_or_else(|| {
         error("`tokenizer.ggml.merges` is missing, which a `gpt2` tokenizer needs".to_owned())
     })?;
-    // Llama 3's vocabulary holds whole words that its merges do not reach; they are looked up first.
-    let ignore_merges = words == Words::Llama3;
+    let ignore_merges = words.ignores_merges();
     let model =
         bpe(BPE::builder().vocab_and_merges(vocabulary.ids.clone(), merges).ignore_merges(ignore_merges))?;
 

@@ -3,6 +3,7 @@
 mod byte_level;
 mod fields;
 mod sentencepiece;
+mod write;
 
 use fields::{Fields, TokenType};
 use serde_json::json;
@@ -10,6 +11,8 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
 use super::{SpecialTokens, Tokenizer, guard};
+pub(super) use write::metadata;
+
 use crate::checkpoint::gguf::Metadata;
 use crate::{Error, Result};
 
