@@ -435,6 +435,30 @@ fn beams_keep_within_the_context() {
 }
 
 #[test]
+fn beams_end_at_stop_texts_as_at_end_tokens() {
+    let search = |config: &GenerationConfig| {
+        let proceed = &mut |_| ControlFlow::Continue(());
+        generate_beams(&mut Several::new(1), &mut || Letters, &[3, 1], config, proceed).unwrap()
+    };
+    let beams = BeamSearch::new(4).with_length_penalty(0.7);
+    let config =
+        GenerationConfig::new().with_beams(beams).with_num_return_sequences(4).with_max_new_tokens(12);
+    // The letter of token 5.
+    let by_text = search(&config.clone().with_stop(["f"]));
+    assert_eq!(by_text, search(&config.clone().with_eos_token_ids([5])));
+    assert!(by_text.iter().any(|beam| beam.generated.finish_reason == FinishReason::Stop));
+    assert_ne!(by_text, search(&config));
+    // One of two tokens: only where the second follows the first.
+    for beam in search(&config.with_stop(["ab", "cd", "fg", "hi"])) {
+        let ids = beam.generated.ids.as_slice();
+        let pairs = ids.windows(2).filter(|pair| matches!(pair, [0, 1] | [2, 3] | [5, 6] | [7, 8])).count();
+        let stopped = beam.generated.finish_reason == FinishReason::Stop;
+        assert_eq!(pairs, usize::from(stopped), "{ids:?}");
+        assert_eq!(beam.generated.text.len(), ids.len() - 2 * usize::from(stopped));
+    }
+}
+
+#[test]
 fn a_break_ends_beam_search_with_what_is_finished() {
     let config =
         GenerationConfig::new().with_beams(BeamSearch::new(2)).with_eos_token_ids([0, 1, 2, 3, 4, 5]);
@@ -452,7 +476,6 @@ fn what_beam_search_does_not_know_is_refused() {
     let beams = GenerationConfig::new().with_beams(BeamSearch::new(2));
     for (config, rows, name) in [
         (GenerationConfig::new(), 1, "num_beams"),
-        (beams.clone().with_stop(["x"]), 1, "stop"),
         (beams.clone().with_logprobs(1), 1, "logprobs"),
         (beams, 2, "beams"),
     ] {
