@@ -28,7 +28,6 @@ from tiny_models import build, llama_config  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "llmkit-core/tests/fixtures/gguf"
 TOKENIZERS = ROOT / "llmkit-core/tests/fixtures/tokenizer"
-TEXTS_THAT_DIFFER = {"byte_level": 0, "sentencepiece": 0}
 # Prompt and context of llama.cpp, in tokens. Phi-3 takes other RoPE factors beyond its original context (256 in the fixture): transformers by
 # the length of the text, llama.cpp by that of the context.
 LENGTHS = {"phi3": [(48, 256), (300, 512)]}
@@ -131,7 +130,7 @@ def check_tokenizer(folder, variant, scratch):
     model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
     wrong = [text for text, ids in zip(texts, expected["variants"][variant], strict=True) if model.tokenize(text.encode(), add_bos=False, special=True) != ids]
     print(f"{folder.name}: {len(texts) - len(wrong)} of {len(texts)} texts cut as by Python's tokenizers", *map(repr, wrong[:5]))
-    return len(wrong) <= TEXTS_THAT_DIFFER[folder.name]
+    return not wrong
 
 
 def main():
@@ -139,7 +138,8 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         results = [check(folder, kind, Path(scratch)) for folder in folders for kind in TOLERANCE]
         if len(sys.argv) == 1:
-            results += [check_tokenizer(TOKENIZERS / kind, variant, Path(scratch)) for kind, variant in [("byte_level", "smollm"), ("sentencepiece", "llama")]]
+            # llama.cpp puts SentencePiece's space before every stretch of text, as transformers does for Phi-3 alone.
+            results += [check_tokenizer(TOKENIZERS / kind, variant, Path(scratch)) for kind, variant in [("byte_level", "smollm"), ("sentencepiece", "phi3")]]
     if not all(results):
         raise SystemExit(1)
 
