@@ -167,7 +167,10 @@ def cross(name, base, changes, untyped=False):
 
 def main():
     torch.set_num_threads(1)
-    fresh(FOLDER)
+    for folder in FOLDER.iterdir() if FOLDER.is_dir() else ():
+        if folder.is_dir() and folder.name != "minilm":
+            shutil.rmtree(folder)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     write_json(FOLDER / "texts.json", {"texts": TEXTS, "queries": QUERIES, "documents": DOCUMENTS})
     made_tokenizer, size = tokenizer()
     base = save_model("base", BertModel(config(size)), made_tokenizer)

@@ -55,7 +55,7 @@ pub use llmkit_core::{
 
 #[cfg(feature = "models")]
 pub use llmkit_core::{
-    Adapter, ChatTemplate, Device, NoAdapter, Site, Sublayer, Tokenizer, checkpoint, engine, generate,
+    Adapter, ChatTemplate, Device, NoAdapter, Site, Sublayer, Tokenizer, checkpoint, embed, engine, generate,
     kernels, models, nn,
 };
 

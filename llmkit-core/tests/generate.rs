@@ -291,7 +291,7 @@ fn dry_breakers_are_found_in_a_tokenizer() {
 
 #[test]
 fn mirostat_keeps_the_surprise_near_its_target() {
-    // 64 tokens alike have 6 bits of surprise each; these fall off slowly, and without a border have 5.6 on average.
+    // 64 tokens alike have 6 bits of surprise each; these fall off slowly, and without a border have 5.5 on average.
     let logits: Vec<f32> = (0..64).map(|id| id as f32 / -20.0).collect();
     let surprise = |tau: f32| {
         let sampling = Sampling::default().with_mirostat(Mirostat::new(tau, 0.1));

@@ -13,8 +13,8 @@ use llmkit_core::generate::{
     BatchRequest, BeamSearch, Dry, Event, Generated, GenerationConfig, Mirostat, NextToken, NextTokens,
     PREFILL_CHUNK, Sampling, TextDecoder, generate, generate_batch, generate_beams,
 };
-use llmkit_core::models::{CachedModel, CausalLm, load_causal_lm};
-use llmkit_core::{Device, Error, FinishReason, NoAdapter, Result};
+use llmkit_core::models::{CachedModel, CausalLm, Pretrained, load_causal_lm};
+use llmkit_core::{Device, Error, FinishReason, Message, NoAdapter, Result};
 use serde::Deserialize;
 
 const VOCABULARY: usize = 11;
@@ -435,6 +435,62 @@ fn beams_keep_within_the_context() {
 }
 
 #[test]
+fn beams_end_at_stop_texts_as_at_end_tokens() {
+    let search = |config: &GenerationConfig| {
+        let proceed = &mut |_| ControlFlow::Continue(());
+        generate_beams(&mut Several::new(1), &mut || Letters, &[3, 1], config, proceed).unwrap()
+    };
+    let beams = BeamSearch::new(4).with_length_penalty(0.7);
+    let config =
+        GenerationConfig::new().with_beams(beams).with_num_return_sequences(4).with_max_new_tokens(12);
+    // The letter of token 5.
+    let by_text = search(&config.clone().with_stop(["f"]));
+    assert_eq!(by_text, search(&config.clone().with_eos_token_ids([5])));
+    assert!(by_text.iter().any(|beam| beam.generated.finish_reason == FinishReason::Stop));
+    assert_ne!(by_text, search(&config));
+    // One of two tokens: only where the second follows the first.
+    for beam in search(&config.with_stop(["ab", "cd", "fg", "hi"])) {
+        let ids = beam.generated.ids.as_slice();
+        let pairs = ids.windows(2).filter(|pair| matches!(pair, [0, 1] | [2, 3] | [5, 6] | [7, 8])).count();
+        let stopped = beam.generated.finish_reason == FinishReason::Stop;
+        assert_eq!(pairs, usize::from(stopped), "{ids:?}");
+        assert_eq!(beam.generated.text.len(), ids.len() - 2 * usize::from(stopped));
+    }
+}
+
+#[test]
+fn a_reply_with_beams_is_the_best_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama/gguf/model.gguf");
+    let device = Device::from_env().unwrap().resolve().unwrap();
+    let pretrained = Pretrained::load(path, &device).unwrap();
+    let question = [Message::user("Hello!")];
+    let config = pretrained.generation.clone().with_max_new_tokens(8).with_beams(BeamSearch::new(3));
+    let mut texts = Vec::new();
+    let answer = pretrained.reply(&NoAdapter, &question, &config, &mut |text| {
+        texts.push(text.to_owned());
+        ControlFlow::Continue(())
+    });
+    let answer = answer.unwrap();
+    assert_eq!(texts.pop().unwrap(), answer.text);
+    assert!(texts.len() > 1 && texts.iter().all(String::is_empty), "{texts:?}");
+
+    let prompt = pretrained.chat_template.render(&question, true).unwrap();
+    let prompt = pretrained.tokenizer.encode(&prompt, false).unwrap();
+    let all = config.clone().with_num_return_sequences(3);
+    let mut next = CachedModel::new(pretrained.model.as_ref(), &NoAdapter);
+    let new_decoder = &mut || pretrained.tokenizer.decode_stream(true);
+    let found =
+        generate_beams(&mut next, new_decoder, &prompt, &all, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(found[0].generated, answer);
+    assert_eq!(found.len(), 3);
+
+    let stopped = pretrained.reply(&NoAdapter, &question, &config, &mut |_| ControlFlow::Break(())).unwrap();
+    assert_eq!((stopped.finish_reason, stopped.ids.len()), (FinishReason::Cancelled, 0));
+    let several = pretrained.reply(&NoAdapter, &question, &all, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(several, Err(Error::Generation { setting: "num_return_sequences", .. })), "{several:?}");
+}
+
+#[test]
 fn a_break_ends_beam_search_with_what_is_finished() {
     let config =
         GenerationConfig::new().with_beams(BeamSearch::new(2)).with_eos_token_ids([0, 1, 2, 3, 4, 5]);
@@ -452,7 +508,6 @@ fn what_beam_search_does_not_know_is_refused() {
     let beams = GenerationConfig::new().with_beams(BeamSearch::new(2));
     for (config, rows, name) in [
         (GenerationConfig::new(), 1, "num_beams"),
-        (beams.clone().with_stop(["x"]), 1, "stop"),
         (beams.clone().with_logprobs(1), 1, "logprobs"),
         (beams, 2, "beams"),
     ] {

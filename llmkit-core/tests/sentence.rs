@@ -306,3 +306,53 @@ fn a_prompt_that_is_not_pooled_may_not_be_all_there_is() {
     let vectors = encoder.encode_with_prompt(&["a dog"], prompt).unwrap();
     assert!(vectors[0].iter().all(|value| value.is_finite()));
 }
+
+/// Ranks from 1, ties sharing their mean.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let below = |value: f64| values.iter().filter(|other| **other < value).count() as f64;
+    let same = |value: f64| values.iter().filter(|other| **other == value).count() as f64;
+    values.iter().map(|value| below(*value) + (same(*value) + 1.0) / 2.0).collect()
+}
+
+/// Spearman's correlation.
+fn spearman(a: &[f64], b: &[f64]) -> f64 {
+    let (a, b) = (ranks(a), ranks(b));
+    let mean = (a.len() as f64 + 1.0) / 2.0;
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
+    product(&a, &b) / (product(&a, &a) * product(&b, &b)).sqrt()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// Run with LLMKIT_MINILM set to the model's folder: `cargo test --test sentence -- --ignored`.
+#[test]
+#[ignore = "needs the weights of all-MiniLM-L6-v2; set LLMKIT_MINILM to their folder"]
+fn minilm_orders_real_pairs_as_sentence_transformers_does() {
+    let folder = std::env::var("LLMKIT_MINILM").expect("LLMKIT_MINILM is the folder of all-MiniLM-L6-v2");
+    let encoder = SentenceEncoder::load(folder, &device()).unwrap();
+    assert_eq!((encoder.dimensions(), encoder.max_seq_length()), (384, 256));
+
+    let pairs: Vec<(String, String, f64)> =
+        serde_json::from_slice(&fs::read(fixture("minilm/pairs.json")).unwrap()).unwrap();
+    let firsts = pairs.iter().map(|pair| &pair.0);
+    let texts: Vec<&String> = firsts.chain(pairs.iter().map(|pair| &pair.1)).collect();
+    let vectors = encoder.encode(&texts).unwrap();
+    same_vectors("minilm", "embeddings", &vectors);
+
+    let (reference, _) = expected("minilm", "embeddings");
+    let reference: Vec<_> = reference.chunks_exact(384).map(<[f32]>::to_vec).collect();
+    let cosines = |vectors: &[Vec<f32>]| -> Vec<f64> {
+        let (firsts, seconds) = vectors.split_at(pairs.len());
+        firsts.iter().zip(seconds).map(|(a, b)| cosine(a, b)).collect()
+    };
+    let (found, reference) = (cosines(&vectors), cosines(&reference));
+    let largest = found.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(largest < 1e-5, "cosines of pairs differ by {largest}");
+    let gold: Vec<f64> = pairs.iter().map(|pair| pair.2).collect();
+    let (ours, theirs) = (spearman(&gold, &found), f64::from(expected("minilm", "spearman").0[0]));
+    println!("largest difference of a cosine {largest:.1e}; Spearman {ours:.4}, theirs {theirs:.4}");
+    assert!((ours - theirs).abs() < 1e-4 && ours > 0.9, "Spearman {ours}, theirs {theirs}");
+}

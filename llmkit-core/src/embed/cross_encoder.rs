@@ -9,7 +9,7 @@ use super::batch::{Batch, by_length, check, padding};
 use super::folder::{Json, max_length, transformer_settings};
 use super::worker::Worker;
 use crate::checkpoint::Checkpoint;
-use crate::models::{SequenceClassifier, load_sequence_classifier};
+use crate::models::{SequenceClassifier, load_sequence_classifier, locate};
 use crate::tokenizer::Encoded;
 use crate::{Error, NoAdapter, Reranker, Result, Tokenizer};
 
@@ -42,14 +42,15 @@ pub struct CrossEncoder {
 }
 
 impl CrossEncoder {
-    /// Loads a folder that sentence-transformers or transformers saved onto `device`: a sequence classifier with one label. The function at the
-    /// end is the one that the folder names, a sigmoid where it names none.
+    /// Loads a folder that sentence-transformers or transformers saved onto `device`: a sequence classifier with one label. With the feature
+    /// `hub`, the folder may also be the name of a repository (see [`locate`]). The function at the end is the one that the folder names, a sigmoid where it names none.
     ///
     /// # Errors
     /// [`Error::Config`] for more labels than one, an unknown function or module, and what
     /// [`load_sequence_classifier`] and [`Tokenizer::from_folder`] report.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let folder = folder.as_ref();
+        let name = folder.as_ref();
+        let folder = &locate(name)?;
         check_modules(folder)?;
         let checkpoint = Checkpoint::open(folder)?;
         let classifier = load_sequence_classifier(&checkpoint, device)?;
@@ -66,7 +67,7 @@ impl CrossEncoder {
             tokenizer = tokenizer.with_lowercase()?;
         }
         let longest = max_length(settings.as_ref(), folder, classifier.encoder().max_positions())?;
-        let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = name.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Ok(Self {
             name,
             classifier,

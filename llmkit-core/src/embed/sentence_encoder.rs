@@ -11,7 +11,7 @@ use super::pooling::Pooling;
 use super::step::Step;
 use super::worker::Worker;
 use crate::checkpoint::Checkpoint;
-use crate::models::{Encoder, load_encoder};
+use crate::models::{Encoder, load_encoder, locate};
 use crate::nn::Layer;
 use crate::tokenizer::Encoded;
 use crate::{Adapter, Embedder, Error, NoAdapter, Result, Tokenizer};
@@ -54,14 +54,16 @@ impl std::fmt::Debug for SentenceEncoder {
 }
 
 impl SentenceEncoder {
-    /// Loads a folder that sentence-transformers saved onto `device`: `modules.json` and what it names. The modules known are
+    /// Loads a folder that sentence-transformers saved onto `device`: `modules.json` and what it names. With the feature `hub`, the folder may
+    /// also be the name of a repository, such as `sentence-transformers/all-MiniLM-L6-v2` (see [`locate`]). The modules known are
     /// `Transformer`, `Pooling`, `Dense`, `Normalize` and `Dropout`.
     ///
     /// # Errors
     /// [`Error::MissingFile`] without `modules.json`; [`Error::Config`] naming the module or setting that is unknown or impossible; and what
     /// [`load_encoder`] and [`Tokenizer::from_folder`] report.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let folder = folder.as_ref();
+        let name = folder.as_ref();
+        let folder = &locate(name)?;
         let remedy = "the folder is no model of sentence-transformers; for a plain encoder choose a pooling, with SentenceEncoder::new";
         let modules = Json::read(folder.join("modules.json"), remedy)?;
         let mut listed = read_modules(&modules)?.into_iter();
@@ -122,7 +124,7 @@ impl SentenceEncoder {
         if let Some(config) = Json::find(folder.join("config_sentence_transformers.json"))? {
             this.read_config(&config)?;
         }
-        let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = name.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         this.id = format!("{name}@{:016x}", this.fingerprint(lower_case));
         Ok(this)
     }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use super::logprobs::log_softmax;
 use super::processors::Processors;
 use super::stream::check_prompt;
-use super::{Generated, GenerationConfig, NextTokens, PREFILL_CHUNK, TextDecoder};
+use super::{Generated, GenerationConfig, NextTokens, PREFILL_CHUNK, StopScanner, TextDecoder};
 use crate::{Error, FinishReason, Result};
 
 /// The most sequences of one prompt: a settings file must not be able to ask for all memory.
@@ -92,14 +92,14 @@ pub struct Beam {
 /// Finds the [`num_return_sequences`](GenerationConfig::num_return_sequences) best answers to `prompt` by beam search, the best first, with
 /// the scores and in the order of transformers' `generate`.
 ///
-/// The penalties and bars of the settings act on the log-probabilities. `next` has one row, and has
+/// The penalties and bars of the settings act on the log-probabilities. A sequence ends at an end token or a stop text. `next` has one row, and has
 /// [`num_beams`](BeamSearch::num_beams) afterwards, whose contents mean nothing to the caller. `on_step` is told how many tokens the beams
 /// have, 0 after each part of the prompt that was read; a break ends the search with the answers finished so far, of which there may be
 /// none.
 ///
 /// # Errors
-/// - [`Error::Generation`] when a setting is out of range, no beams are set, or stop texts or log-probabilities are asked for, which beam
-///   search does not know; when the prompt is empty or does not fit; when `next` has more than one row;
+/// - [`Error::Generation`] when a setting is out of range, no beams are set, or log-probabilities are asked for, which beam search does not
+///   know; when the prompt is empty or does not fit; when `next` has more than one row;
 /// - [`Error::Logits`] when the model's output is unusable;
 /// - whatever `next` and the decoders report.
 pub fn generate_beams<D: TextDecoder>(
@@ -126,7 +126,9 @@ pub fn generate_beams<D: TextDecoder>(
     next.select(&vec![0; beams.num_beams])?;
     let mut logits = vec![logits.swap_remove(0); beams.num_beams];
 
-    while let Some(parents) = search.step(&mut logits)? {
+    // Written anew each time: beams part too often for each to keep a decoder.
+    let mut text_of = |ids: &[u32]| text_of(ids, config, new_decoder());
+    while let Some(parents) = search.step(&mut logits, &mut text_of)? {
         if on_step(search.length).is_break() {
             break;
         }
@@ -135,17 +137,29 @@ pub fn generate_beams<D: TextDecoder>(
         next.feed_rows(&tokens, &mut logits)?;
     }
     let best = search.finished.into_iter().filter(|beam| beam.ended).take(config.num_return_sequences);
-    best.map(|beam| beam.into_answer(config, prompt.len(), new_decoder())).collect()
+    best.map(|beam| beam.into_answer(config, prompt.len(), &mut text_of)).collect()
 }
+
+/// The text of an answer, up to a stop text, and whether one was found.
+fn text_of<D: TextDecoder>(ids: &[u32], config: &GenerationConfig, mut decoder: D) -> Result<(String, bool)> {
+    let mut scanner = StopScanner::new(&config.stop);
+    let mut text = String::new();
+    for id in ids.iter().filter(|id| !config.eos_token_ids.contains(id)) {
+        text += &scanner.push(&decoder.step(*id)?.unwrap_or_default());
+    }
+    text += &scanner.push(&decoder.finish()?.unwrap_or_default());
+    text += &scanner.finish();
+    Ok((text, scanner.found().is_some()))
+}
+
+/// See [`text_of`].
+type TextOf<'a> = &'a mut dyn FnMut(&[u32]) -> Result<(String, bool)>;
 
 fn check<'a>(next: &dyn NextTokens, config: &'a GenerationConfig) -> Result<&'a BeamSearch> {
     let refuse = |setting, expected, found| Err(Error::Generation { setting, expected, found });
     let Some(beams) = &config.beams else {
         return refuse("num_beams", "beams", "none set".to_owned());
     };
-    if let Some(stop) = config.stop.first() {
-        return refuse("stop", "no stop texts in beam search", format!("{stop:?}"));
-    }
     if config.logprobs.is_some() {
         return refuse(
             "logprobs",
@@ -183,22 +197,15 @@ struct Finished {
 }
 
 impl Finished {
-    fn into_answer<D: TextDecoder>(
+    fn into_answer(
         self,
         config: &GenerationConfig,
         prompt_tokens: usize,
-        mut decoder: D,
+        text_of: TextOf<'_>,
     ) -> Result<Beam> {
-        let mut text = String::new();
-        let mut finish_reason = FinishReason::Length;
-        for id in &self.ids {
-            if config.eos_token_ids.contains(id) {
-                finish_reason = FinishReason::Stop;
-            } else if let Some(piece) = decoder.step(*id)? {
-                text += &piece;
-            }
-        }
-        text += &decoder.finish()?.unwrap_or_default();
+        let (text, stopped) = text_of(&self.ids)?;
+        let ended = self.ids.last().is_some_and(|id| config.eos_token_ids.contains(id));
+        let finish_reason = if ended || stopped { FinishReason::Stop } else { FinishReason::Length };
         let generated = Generated { ids: self.ids, text, finish_reason, prompt_tokens, logprobs: Vec::new() };
         Ok(Beam { generated, score: self.score })
     }
@@ -269,8 +276,9 @@ impl<'a> Search<'a> {
     }
 
     /// Continues every beam by a token; which beam each of the new ones continues, or nothing when the search is over.
-    fn step(&mut self, logits: &mut [Vec<f32>]) -> Result<Option<Vec<usize>>> {
-        let best = self.continuations(logits)?;
+    fn step(&mut self, logits: &mut [Vec<f32>], text_of: TextOf<'_>) -> Result<Option<Vec<usize>>> {
+        let mut best = self.continuations(logits)?;
+        self.stop_at_texts(&mut best, text_of)?;
         self.length += 1;
         let (parents, running) = self.run_on(&best);
         self.finish(&best);
@@ -303,6 +311,24 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Marks those that end with a stop text. A sequence that had one before is not continued.
+    fn stop_at_texts(&self, best: &mut [Continuation], text_of: TextOf<'_>) -> Result<()> {
+        if self.config.stop.is_empty() {
+            return Ok(());
+        }
+        for one in best.iter_mut().filter(|one| !one.ends) {
+            one.ends = text_of(&self.answer(one))?.1;
+        }
+        Ok(())
+    }
+
+    /// The tokens of a beam and the one that continues it.
+    fn answer(&self, one: &Continuation) -> Vec<u32> {
+        let mut ids = self.running[one.beam].processors.answer().to_vec();
+        ids.push(one.id);
+        ids
+    }
+
     /// The beams of the next step, each with the one that it continues.
     fn run_on(&self, best: &[Continuation]) -> (Vec<usize>, Vec<Running>) {
         let mut going: Vec<Continuation> = best
@@ -331,9 +357,7 @@ impl<'a> Search<'a> {
             for bar in [full, !self.can_improve, !ended] {
                 score += if bar { OUT } else { 0.0 };
             }
-            let mut ids = self.running[one.beam].processors.answer().to_vec();
-            ids.push(one.id);
-            self.finished.push(Finished { ids, score, ended });
+            self.finished.push(Finished { ids: self.answer(one), score, ended });
         }
         self.finished.sort_by(|one, other| by_score(one.score, other.score));
         self.finished.truncate(self.beams.num_beams);
