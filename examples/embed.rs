@@ -1,7 +1,7 @@
 //! Finds the lines of a text that mean most nearly what a question means.
 //!
 //! ```text
-//! cargo run --release --example embed -- --query "how do I undo my last commit" docs/src/*.md
+//! cargo run --release --example embed -- --query "how much memory does training take" docs/src/*.md
 //! ls -R | cargo run --release --example embed -- --query "a picture of a cat"
 //! ```
 
