@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{Expected, device, equals_transformers, fixtures, shown_tensors};
+use llmkit_core::checkpoint::gguf::{GgufOptions, GgufType, save_gguf};
 use llmkit_core::checkpoint::{Checkpoint, Safetensors, TensorSource};
 use llmkit_core::generate::{NextToken, NextTokens};
 use llmkit_core::models::{CachedModel, CausalLm, ConfigReader, Phi3Config, load_causal_lm};
@@ -252,4 +253,24 @@ fn an_expert_too_many_or_too_few_is_named() {
         panic!("overlooked the fifth expert")
     };
     assert_eq!(unexpected.len(), 3, "{unexpected:?}");
+}
+
+#[test]
+fn every_architecture_loads_from_gguf_as_from_its_folder() {
+    for model in ["llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3moe", "gemma3", "phi3"] {
+        let folder = Checkpoint::open(fixtures().join("gguf").join(model)).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let path = out.path().join("model.gguf");
+        save_gguf(&path, folder.config(), folder.source(), &GgufOptions::new(GgufType::F32)).unwrap();
+        let [theirs, ours] = [folder, Checkpoint::open(&path).unwrap()].map(|checkpoint| {
+            let model = load_causal_lm(&checkpoint, &device()).unwrap();
+            let values: Vec<i32> =
+                (0..40).map(|i| (i * i * 7 + 3 * i + 1) % model.vocab_size() as i32).collect();
+            model.forward(common::ids(&values, [1, 40]), &NoAdapter).try_into_vec_as::<f32>().unwrap()
+        });
+        let spread = theirs.iter().fold(0f32, |most, x| most.max(x.abs()));
+        assert!(spread > 1e-2, "{model}: logits are too flat to tell anything");
+        let difference = common::largest_difference(&ours, &theirs);
+        assert!(difference < 1e-4 * spread.max(1.0), "{model}: logits differ by {difference} of {spread}");
+    }
 }

@@ -62,6 +62,7 @@ pub(super) struct DecoderBlock {
 
 /// The feed-forward half of a block.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a block, beside tensors")]
 pub(super) enum FeedForward {
     /// One network for all tokens.
     Dense(Mlp),
