@@ -1,12 +1,15 @@
 """Compares what llama.cpp computes from GGUF files that llmkit wrote with what transformers computes from the folders, and reads the files by
 PyPI `gguf`.
 
-Without arguments: every model of llmkit-core/tests/fixtures/gguf in every type. With one: that folder.
+Without arguments: every model of llmkit-core/tests/fixtures/gguf in every type, and that llama.cpp tokenizes as the tokenizers of
+llmkit-core/tests/fixtures/tokenizer do. With one: that folder.
 
 Run: python scripts/check_gguf.py [folder] (needs PyPI llama-cpp-python)
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,8 +23,11 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
+from tiny_models import build, llama_config  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "llmkit-core/tests/fixtures/gguf"
+TOKENIZERS = ROOT / "llmkit-core/tests/fixtures/tokenizer"
 # Prompt and context of llama.cpp, in tokens. Phi-3 takes other RoPE factors beyond its original context (256 in the fixture): transformers by
 # the length of the text, llama.cpp by that of the context.
 LENGTHS = {"phi3": [(48, 256), (300, 512)]}
@@ -109,10 +115,31 @@ def check(folder, kind, scratch):
     return all(results)
 
 
+def check_tokenizer(folder, variant, scratch):
+    """A tokenizer, written with a model of its size, cuts the fixtures' texts in llama.cpp as in Python."""
+    expected = json.loads((folder / "expected.json").read_text())
+    texts = json.loads((folder.parent / "texts.json").read_text())
+    target = scratch / folder.name
+    config = llama_config(vocab_size=expected["size"], num_hidden_layers=1)
+    build(config, 1).save_pretrained(target)
+    for file in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]:
+        if (folder / file).is_file():
+            shutil.copy(folder / file, target)
+    path = scratch / f"{folder.name}.gguf"
+    write(target, "F16", path)
+    model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+    wrong = [text for text, ids in zip(texts, expected["variants"][variant], strict=True) if model.tokenize(text.encode(), add_bos=False, special=True) != ids]
+    print(f"{folder.name}: {len(texts) - len(wrong)} of {len(texts)} texts cut as by Python's tokenizers", *map(repr, wrong[:5]))
+    return not wrong
+
+
 def main():
     folders = [Path(sys.argv[1])] if len(sys.argv) > 1 else sorted(path for path in MODELS.iterdir() if path.is_dir())
     with tempfile.TemporaryDirectory() as scratch:
         results = [check(folder, kind, Path(scratch)) for folder in folders for kind in TOLERANCE]
+        if len(sys.argv) == 1:
+            # llama.cpp puts SentencePiece's space before every stretch of text, as transformers does for Phi-3 alone.
+            results += [check_tokenizer(TOKENIZERS / kind, variant, Path(scratch)) for kind, variant in [("byte_level", "smollm"), ("sentencepiece", "phi3")]]
     if not all(results):
         raise SystemExit(1)
 

@@ -13,8 +13,8 @@ use llmkit_core::generate::{
     BatchRequest, BeamSearch, Dry, Event, Generated, GenerationConfig, Mirostat, NextToken, NextTokens,
     PREFILL_CHUNK, Sampling, TextDecoder, generate, generate_batch, generate_beams,
 };
-use llmkit_core::models::{CachedModel, CausalLm, load_causal_lm};
-use llmkit_core::{Device, Error, FinishReason, NoAdapter, Result};
+use llmkit_core::models::{CachedModel, CausalLm, Pretrained, load_causal_lm};
+use llmkit_core::{Device, Error, FinishReason, Message, NoAdapter, Result};
 use serde::Deserialize;
 
 const VOCABULARY: usize = 11;
@@ -456,6 +456,38 @@ fn beams_end_at_stop_texts_as_at_end_tokens() {
         assert_eq!(pairs, usize::from(stopped), "{ids:?}");
         assert_eq!(beam.generated.text.len(), ids.len() - 2 * usize::from(stopped));
     }
+}
+
+#[test]
+fn a_reply_with_beams_is_the_best_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama/gguf/model.gguf");
+    let device = Device::from_env().unwrap().resolve().unwrap();
+    let pretrained = Pretrained::load(path, &device).unwrap();
+    let question = [Message::user("Hello!")];
+    let config = pretrained.generation.clone().with_max_new_tokens(8).with_beams(BeamSearch::new(3));
+    let mut texts = Vec::new();
+    let answer = pretrained.reply(&NoAdapter, &question, &config, &mut |text| {
+        texts.push(text.to_owned());
+        ControlFlow::Continue(())
+    });
+    let answer = answer.unwrap();
+    assert_eq!(texts.pop().unwrap(), answer.text);
+    assert!(texts.len() > 1 && texts.iter().all(String::is_empty), "{texts:?}");
+
+    let prompt = pretrained.chat_template.render(&question, true).unwrap();
+    let prompt = pretrained.tokenizer.encode(&prompt, false).unwrap();
+    let all = config.clone().with_num_return_sequences(3);
+    let mut next = CachedModel::new(pretrained.model.as_ref(), &NoAdapter);
+    let new_decoder = &mut || pretrained.tokenizer.decode_stream(true);
+    let found =
+        generate_beams(&mut next, new_decoder, &prompt, &all, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(found[0].generated, answer);
+    assert_eq!(found.len(), 3);
+
+    let stopped = pretrained.reply(&NoAdapter, &question, &config, &mut |_| ControlFlow::Break(())).unwrap();
+    assert_eq!((stopped.finish_reason, stopped.ids.len()), (FinishReason::Cancelled, 0));
+    let several = pretrained.reply(&NoAdapter, &question, &all, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(several, Err(Error::Generation { setting: "num_return_sequences", .. })), "{several:?}");
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod config;
 mod memory;
 mod worker;
 
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +42,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use self::worker::{Job, Worker};
 use crate::model::{ChatEvent, ChatStream};
 use crate::models::Pretrained;
-use crate::{ChatRequest, ChatResponse, Error, LanguageModel, Result};
+use crate::{ChatRequest, ChatResponse, Error, FinishReason, LanguageModel, Message, Result, Usage};
 
 pub use config::EngineConfig;
 
@@ -108,11 +109,37 @@ impl Engine {
     /// # Panics
     /// If called from asynchronous code, which it would block.
     pub fn chat_blocking(&self, request: ChatRequest) -> Result<ChatResponse> {
+        self.chat_blocking_with(request, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Answers from synchronous code and hands over the text as it comes; `on_text` may break to cancel the answer, which is then the text so
+    /// far, without its usage.
+    ///
+    /// # Errors
+    /// As [`chat`](LanguageModel::chat).
+    ///
+    /// # Panics
+    /// If called from asynchronous code, which it would block.
+    pub fn chat_blocking_with(
+        &self,
+        request: ChatRequest,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<ChatResponse> {
         let (job, mut events) = Job::new(request);
         self.jobs()?.blocking_send(job).map_err(|_| self.stopped())?;
+        let mut so_far = String::new();
         loop {
             match events.blocking_recv() {
-                Some(Ok(ChatEvent::Text(_))) => {}
+                Some(Ok(ChatEvent::Text(text))) => {
+                    so_far += &text;
+                    if on_text(&text).is_break() {
+                        return Ok(ChatResponse {
+                            message: Message::assistant(so_far),
+                            finish_reason: FinishReason::Cancelled,
+                            usage: Usage::default(),
+                        });
+                    }
+                }
                 Some(Ok(ChatEvent::Done(response))) => return Ok(response),
                 Some(Err(error)) => return Err(error),
                 None => return Err(self.stopped()),

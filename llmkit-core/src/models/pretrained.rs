@@ -6,7 +6,8 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::{CachedModel, CausalLm, SaveOptions, load_causal_lm, locate, save_model};
+use super::{CachedModel, CausalLm, ModelTensors, SaveOptions, load_causal_lm, locate, save_model};
+use crate::checkpoint::gguf::{GgufOptions, GgufType, save_gguf};
 use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::generate::{Generated, GenerationConfig, generate, generate_beams};
 use crate::{Adapter, ChatTemplate, Error, FinishReason, Message, Result, Tokenizer};
@@ -135,6 +136,18 @@ impl Pretrained {
         let folder = folder.as_ref();
         save_model(self.model.as_ref(), folder, options)?;
         self.save_tokenizer(folder)
+    }
+
+    /// Writes the model with its tokenizer and chat template as a GGUF file for llama.cpp and for us.
+    ///
+    /// # Errors
+    /// What [`save_gguf`] and [`Tokenizer::to_gguf`] report of a model or tokenizer that llama.cpp's file cannot say;
+    /// [`Error::Io`] when writing fails. What was there before stays.
+    pub fn save_gguf(&self, path: impl AsRef<Path>, weights: GgufType) -> Result<()> {
+        let options = GgufOptions::new(weights)
+            .with_tokenizer(self.tokenizer.to_gguf()?)
+            .with_chat_template(self.chat_template.source());
+        save_gguf(path, self.model.config(), &ModelTensors::new(self.model.as_ref()), &options)
     }
 
     /// Writes the files that a model folder needs beside `config.json` and its weights: `tokenizer.json`, `tokenizer_config.json`,

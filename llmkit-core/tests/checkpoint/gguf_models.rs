@@ -3,9 +3,11 @@
 
 use std::path::Path;
 
+use burn::tensor::{Int, Tensor};
 use llmkit_core::checkpoint::gguf::{GgufFile, GgufOptions, GgufType, Metadata, MetadataValue, save_gguf};
 use llmkit_core::checkpoint::{Checkpoint, Safetensors, TensorData, TensorSource, save_safetensors};
-use llmkit_core::{Error, Tokenizer};
+use llmkit_core::models::load_causal_lm;
+use llmkit_core::{Device, Error, NoAdapter, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::fixture;
@@ -290,6 +292,35 @@ fn further_metadata_must_be_uniform_and_tokens_fit_the_embedding() {
     save(Metadata::new()).unwrap();
     let file = GgufFile::open(out.path().join("model.gguf")).unwrap();
     assert_eq!(file.metadata()["general.name"].as_str(), Some("tiny"));
+}
+
+#[test]
+fn a_written_model_computes_what_the_folder_does() {
+    let device = Device::from_env().unwrap().resolve().unwrap();
+    let ids = Tensor::<2, Int>::from_ints([[3, 14, 15, 65, 35, 8, 9, 7, 9, 32, 38, 46, 26]], &device);
+    for model in ["llama", "mistral"] {
+        let checkpoint = folder(model);
+        let logits = |checkpoint: &Checkpoint| {
+            load_causal_lm(checkpoint, &device).unwrap().forward(ids.clone(), &NoAdapter)
+        };
+        let expected = logits(&checkpoint);
+        let deviation = expected.clone().var(2).mean().into_scalar::<f32>().sqrt();
+        assert!(deviation > 0.5, "{model}: logits of deviation {deviation} tell nothing");
+        let out = tempfile::tempdir().unwrap();
+        let path = out.path().join("model.gguf");
+        // Gemma's norms and RoPE's factors go through an f32 rounding; Q8_0 and Q4_0 round the weights to 8 and 4 bits.
+        for (kind, tolerance) in
+            [(GgufType::F32, 1e-6), (GgufType::F16, 1e-6), (GgufType::Q8_0, 0.05), (GgufType::Q4_0, 0.7)]
+        {
+            save_gguf(&path, checkpoint.config(), checkpoint.source(), &GgufOptions::new(kind)).unwrap();
+            let found = logits(&Checkpoint::open(&path).unwrap());
+            let difference = (found - expected.clone()).powf_scalar(2.0).mean().into_scalar::<f32>().sqrt();
+            assert!(
+                difference <= tolerance * deviation,
+                "{model} as {kind:?}: logits differ by {difference} (root mean square; their deviation is {deviation})"
+            );
+        }
+    }
 }
 
 /// `scripts/check_gguf.py` compares what llama.cpp computes from the file with what transformers computes from the folder.
