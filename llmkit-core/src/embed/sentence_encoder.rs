@@ -358,8 +358,8 @@ impl SentenceEncoder {
         let mut add_layer = |layer: Layer<'_>| {
             add(layer.path().as_bytes());
             let first_row = match layer {
-                Layer::Linear(linear) => linear.weight.clone().slice([0..1]).into_data_as::<f32>(),
-                Layer::Embedding(table) => table.weight.clone().slice([0..1]).into_data_as::<f32>(),
+                Layer::Linear(linear) => linear.weight.clone().narrow(0, 0, 1).into_data_as::<f32>(),
+                Layer::Embedding(table) => table.weight.clone().narrow(0, 0, 1).into_data_as::<f32>(),
                 Layer::Norm(norm) => norm.weight.clone().into_data_as::<f32>(),
             };
             first_row
@@ -370,8 +370,8 @@ impl SentenceEncoder {
         };
         self.encoder.visit(&mut add_layer);
         for step in &self.steps {
-            if let Step::Dense { linear, .. } = step {
-                add_layer(Layer::Linear(linear));
+            if let Step::Dense(dense) = step {
+                add_layer(Layer::Linear(&dense.linear));
             }
         }
         let settings = (&self.pooling, self.max_seq_length, lower_case, self.steps.len(), self.dimensions);

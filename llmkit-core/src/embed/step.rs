@@ -13,21 +13,20 @@ use crate::{Adapter, Result};
 pub(super) enum Step {
     /// Its length becomes 1.
     Normalize,
-    /// `function(linear(x))`, plus `x` or its projection where there is a residual.
-    Dense { linear: Linear, function: Function, residual: Residual },
+    /// A layer.
+    Dense(Box<Dense>),
     /// Only the first components stay.
     Truncate(usize),
 }
 
-/// What a dense step adds to its output.
+/// `function(linear(x))`, plus `x` or its projection where there is a residual.
 #[derive(Debug, Clone)]
-pub(super) enum Residual {
-    /// Nothing.
-    None,
-    /// Its input.
-    Input,
-    /// A projection of its input.
-    Projection(Linear),
+pub(super) struct Dense {
+    pub(super) linear: Linear,
+    function: Function,
+    /// Whether the input, or its projection, is added to the output.
+    residual: bool,
+    projection: Option<Linear>,
 }
 
 impl Step {
@@ -54,15 +53,12 @@ impl Step {
             }
         };
         let bias = json.flag_or("bias", true)?;
-        let use_residual = json.flag_or("use_residual", false)?;
+        let residual = json.flag_or("use_residual", false)?;
         Weights::load(&Safetensors::open(folder)?, device, |weights| {
-            let residual = match use_residual {
-                false => Residual::None,
-                true if d_input == d_output => Residual::Input,
-                true => Residual::Projection(Linear::load(&weights.at("residual"), d_input, d_output, false)),
-            };
+            let projection = (residual && d_input != d_output)
+                .then(|| Linear::load(&weights.at("residual"), d_input, d_output, false));
             let linear = Linear::load(&weights.at("linear"), d_input, d_output, bias);
-            Self::Dense { linear, function, residual }
+            Self::Dense(Box::new(Dense { linear, function, residual, projection }))
         })
     }
 
@@ -70,7 +66,7 @@ impl Step {
     pub(super) fn width(&self, width: usize) -> usize {
         match self {
             Self::Normalize => width,
-            Self::Dense { linear, .. } => linear.d_output(),
+            Self::Dense(dense) => dense.linear.d_output(),
             Self::Truncate(kept) => width.min(*kept),
         }
     }
@@ -88,15 +84,19 @@ impl Step {
                 let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
                 x / length
             }
-            Self::Dense { linear, function, residual } => {
-                let apply = |linear, x: Tensor<2>| adapter.linear(linear, x.unsqueeze_dim(1)).squeeze_dim(1);
-                let output = function.apply(apply(linear, x.clone()));
-                match residual {
-                    Residual::None => output,
-                    Residual::Input => output + x,
-                    Residual::Projection(linear) => output + apply(linear, x),
-                }
-            }
+            Self::Dense(dense) => dense.forward(x, adapter),
+        }
+    }
+}
+
+impl Dense {
+    fn forward(&self, x: Tensor<2>, adapter: &dyn Adapter) -> Tensor<2> {
+        let apply = |linear, x: Tensor<2>| adapter.linear(linear, x.unsqueeze_dim(1)).squeeze_dim(1);
+        let output = self.function.apply(apply(&self.linear, x.clone()));
+        match (&self.projection, self.residual) {
+            (Some(projection), _) => output + apply(projection, x),
+            (None, true) => output + x,
+            (None, false) => output,
         }
     }
 }
