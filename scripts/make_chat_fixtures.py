@@ -1,12 +1,15 @@
-"""Writes llmkit-core/tests/fixtures/chat/expected.json: conversations rendered by transformers through the templates beside it.
+"""Writes expected.json and known.json in llmkit-core/tests/fixtures/chat: conversations rendered by transformers.
 
-The templates in `templates/` are our own, in the shapes that well-known models use. Each case holds the template's name, the
-variables, and either `expected`, the text, or `raises`, part of the message of the error.
+The templates in `templates/` are our own, in the shapes that well-known models use; those in `known/` are the models' own (see
+the README there). Each case holds the template's name, the variables, and either `expected`, the text, or `raises`, part of the
+message of the error. `known.json` keeps the conversations and options apart, by name, and where a template marks the assistant's
+words with `{% generation %}` it has their ranges in characters.
 
 Run: python scripts/make_chat_fixtures.py
 """
 
 import json
+import re
 from pathlib import Path
 from unittest import mock
 
@@ -134,8 +137,112 @@ def render(case):
     return rendered[0]
 
 
+DOCUMENTS = [
+    {"title": "Tall penguins", "text": "Emperor penguins are the tallest."},
+    {"title": "Where", "text": "They live in 'Antarctica' & \"nowhere\" else."},
+]
+LAST = [
+    turn("system", "Be kind."),
+    turn("user", "Begin a list."),
+    turn("assistant", "Sure:\n1. one "),
+]
+REASONED = [
+    turn("user", "2 + 2?"),
+    turn("assistant", "4", reasoning_content="Two and two\nmake four."),
+    turn("user", "And 3 + 3?"),
+    turn("assistant", "6", reasoning_content="Six."),
+]
+KNOWN_CONVERSATIONS = {
+    "turns": CONVERSATIONS["turns"],
+    "no_system": CONVERSATIONS["no_system"],
+    "thoughts": CONVERSATIONS["thoughts"],
+    "reasoned": REASONED,
+    "last": LAST,
+    **TOOLS,
+    **BROKEN,
+}
+# gpt-oss's template shows defaults that are texts only.
+KNOWN_TOOLS = {
+    "none": [],
+    "both": [json.loads(json.dumps(WEATHER).replace('"default": 1', '"default": "1"').replace('"default": 0.5', '"default": "0.5"')), CLOCK],
+}
+
+
+def arguments_as_text(messages):
+    """The tool calls as DeepSeek's templates expect them: with their arguments as JSON inside a text."""
+    messages = json.loads(json.dumps(messages))
+    for message in messages:
+        for made in message.get("tool_calls", []):
+            made["function"]["arguments"] = json.dumps(made["function"]["arguments"], ensure_ascii=False)
+    return messages
+
+
+def known_cases():
+    for name in sorted(path.stem for path in (FOLDER / "known").glob("*.jinja")):
+        for messages in ("turns", "no_system", "thoughts", "reasoned", "two_questions", "starts_with_answer"):
+            yield dict(template=name, messages=messages, tools="none", add_generation_prompt=messages != "reasoned", extra={})
+        for messages in ("called", "two_calls"):
+            yield dict(template=name, messages=messages, tools="both", add_generation_prompt=True, extra={})
+        yield dict(template=name, messages="no_system", tools="both", add_generation_prompt=True, extra={})
+        yield dict(template=name, messages="last", tools="none", add_generation_prompt=False, continue_final_message=True, extra={})
+        source = (FOLDER / "known" / f"{name}.jinja").read_text(encoding="utf-8")
+        if "documents" in source:
+            yield dict(template=name, messages="no_system", tools="none", documents=DOCUMENTS, add_generation_prompt=True, extra={})
+        for variable, values in {
+            "enable_thinking": (True, False),
+            "reasoning_effort": ("high",),
+            "date_string": ("1 Jan 2020",),
+            "tools_in_user_message": (False,),
+            "builtin_tools": (["browser", "python"],),
+        }.items():
+            for value in values if variable in source else ():
+                tools = "both" if "tools" in variable else "none"
+                yield dict(template=name, messages="turns", tools=tools, add_generation_prompt=True, extra={variable: value})
+
+
+def write_known():
+    out = []
+    for case in known_cases():
+        source = (FOLDER / "known" / f"{case['template']}.jinja").read_text(encoding="utf-8")
+        messages = KNOWN_CONVERSATIONS[case["messages"]]
+        if case["template"].startswith("deepseek"):
+            messages = arguments_as_text(messages)
+        arguments = dict(
+            conversations=[messages],
+            tools=KNOWN_TOOLS[case["tools"]] or None,
+            documents=case.get("documents"),
+            chat_template=source,
+            add_generation_prompt=case["add_generation_prompt"],
+            continue_final_message=case.get("continue_final_message", False),
+            bos_token="<s>",
+            eos_token="</s>",
+            **case["extra"],
+        )
+        try:
+            case["expected"] = chat_template_utils.render_jinja_template(**arguments)[0][0]
+            if re.search(r"\{%-?\s*generation\s*-?%\}", source) and not case.get("continue_final_message"):
+                marked, ranges = chat_template_utils.render_jinja_template(**arguments, return_assistant_tokens_mask=True)
+                assert marked[0] == case["expected"]
+                case["assistant"] = ranges[0]
+        except (TypeError, ValueError, jinja2.exceptions.UndefinedError) as error:
+            if "iterable" in str(error):
+                continue  # A loop over None is an empty one here.
+            # Python's own refusals, worded otherwise here.
+            case["raises"] = ""
+        except jinja2.exceptions.TemplateError as error:
+            case["raises"] = str(error)
+        out.append(case)
+    document = {"now": 1_750_000_000, "conversations": KNOWN_CONVERSATIONS, "tools": KNOWN_TOOLS, "cases": out}
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace('{"template":', '\n{"template":')
+    (FOLDER / "known.json").write_text(text + "\n", encoding="utf-8")
+    marked = sum("assistant" in case for case in out)
+    print(len(out), "cases of known templates,", sum("raises" in case for case in out), "of them errors,", marked, "with masks")
+
+
 def main():
     out = []
+    with mock.patch.object(chat_template_utils, "datetime", FixedDatetime):
+        write_known()
     with mock.patch.object(chat_template_utils, "datetime", FixedDatetime):
         for case in cases():
             try:

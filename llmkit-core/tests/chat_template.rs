@@ -64,6 +64,7 @@ fn conversations_render_as_transformers_renders_them() {
             tools: case.tools,
             extra: case.extra,
             now: Some(now),
+            ..RenderOptions::default()
         };
         let text = template(&source).render_with(&case.messages, &options);
         let right = match (&text, &case.expected, &case.raises) {
@@ -89,6 +90,157 @@ fn conversations_render_as_transformers_renders_them() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong[..wrong.len().min(5)].join("\n"));
     assert_eq!(rendered.len(), 9, "{rendered:?}");
     assert!(rendered.values().sum::<usize>() > 150, "{rendered:?}");
+}
+
+#[derive(serde::Deserialize)]
+struct Known {
+    now: u64,
+    conversations: BTreeMap<String, Vec<Message>>,
+    tools: BTreeMap<String, Vec<Value>>,
+    cases: Vec<KnownCase>,
+}
+
+#[derive(serde::Deserialize)]
+struct KnownCase {
+    template: String,
+    messages: String,
+    tools: String,
+    #[serde(default)]
+    documents: Vec<Value>,
+    add_generation_prompt: bool,
+    #[serde(default)]
+    continue_final_message: bool,
+    extra: Map<String, Value>,
+    expected: Option<String>,
+    raises: Option<String>,
+    /// In characters.
+    assistant: Option<Vec<(usize, usize)>>,
+}
+
+/// What is wrong with our rendering of a case, if anything.
+fn judge(
+    case: &KnownCase,
+    template: &ChatTemplate,
+    messages: &[Message],
+    options: &RenderOptions,
+) -> Option<String> {
+    let text = match (template.render_with(messages, options), &case.expected, &case.raises) {
+        (Ok(text), Some(expected), _) if &text == expected => text,
+        (Ok(text), Some(expected), _) => {
+            let same = text.chars().zip(expected.chars()).take_while(|(a, b)| a == b).count();
+            let from_there = |text: &str| text.chars().skip(same).take(80).collect::<String>();
+            return Some(format!("{:?} != {:?}", from_there(&text), from_there(expected)));
+        }
+        (Err(error), None, Some(raises)) => {
+            return (!reason(error).ends_with(raises)).then(|| format!("another error than {raises}"));
+        }
+        (Ok(text), None, Some(raises)) => return Some(format!("{text:?}, expected the error {raises}")),
+        (Err(error), ..) => return Some(error.to_string()),
+        (Ok(_), None, None) => return Some("nothing is expected".to_owned()),
+    };
+    let ranges = case.assistant.as_ref()?;
+    let marked = match template.render_marked(messages, options) {
+        Ok(marked) => marked,
+        Err(error) => return Some(error.to_string()),
+    };
+    let characters = |at: usize| text[..at].chars().count();
+    let found: Vec<_> =
+        marked.assistant.iter().map(|range| (characters(range.start), characters(range.end))).collect();
+    (marked.text != text || &found != ranges)
+        .then(|| format!("assistant's words at {found:?}, expected {ranges:?}"))
+}
+
+#[test]
+fn well_known_templates_render_as_transformers_renders_them() {
+    let known: Known =
+        serde_json::from_str(&fs::read_to_string(fixtures().join("known.json")).unwrap()).unwrap();
+    let now = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(known.now));
+    let mut templates = BTreeMap::new();
+    let (mut wrong, mut marked) = (Vec::new(), 0);
+    for case in &known.cases {
+        let template = templates.entry(case.template.clone()).or_insert_with(|| {
+            template(&fs::read_to_string(fixtures().join(format!("known/{}.jinja", case.template))).unwrap())
+        });
+        let options = RenderOptions {
+            add_generation_prompt: case.add_generation_prompt,
+            tools: known.tools[&case.tools].clone(),
+            documents: case.documents.clone(),
+            continue_final_message: case.continue_final_message,
+            extra: case.extra.clone(),
+            now,
+        };
+        marked += usize::from(case.assistant.is_some());
+        if let Some(what) = judge(case, template, &known.conversations[&case.messages], &options) {
+            wrong
+                .push(format!("{} {} {} {:?}: {what}", case.template, case.messages, case.tools, case.extra));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), known.cases.len(), wrong.join("\n"));
+    assert!(templates.len() >= 50 && known.cases.len() > 500 && marked > 90, "{}", templates.len());
+}
+
+#[test]
+fn the_mask_covers_the_tokens_of_the_assistants_words() {
+    let source = "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}\
+                  {% generation %}{{ m.content }}.{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let messages =
+        [Message::user("é?"), Message::assistant("née"), Message::user("x"), Message::assistant("")];
+    let template = template(source);
+    assert!(template.marks_assistant(&RenderOptions::default()));
+    let marked = template.render_marked(&messages, &RenderOptions::default()).unwrap();
+    assert_eq!(marked.text, "[user]é?[assistant]née.[user]x[assistant].");
+    let words: Vec<_> = marked.assistant.iter().map(|range| &marked.text[range.clone()]).collect();
+    assert_eq!(words, ["née.", "."]);
+
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer");
+    let file = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
+        let path = if path.is_dir() { path.join("tokenizer.json") } else { path };
+        (path.file_name()? == "tokenizer.json" && path.is_file()).then_some(path)
+    });
+    let tokenizer = llmkit_core::Tokenizer::from_file(file.unwrap()).unwrap();
+    let (ids, offsets) = tokenizer.encode_with_offsets(&marked.text, false).unwrap();
+    assert_eq!(ids, tokenizer.encode(&marked.text, false).unwrap());
+    let mask = marked.mask(&offsets);
+    assert_eq!(mask.len(), ids.len());
+    for (token, of_assistant) in offsets.iter().zip(&mask) {
+        let inside = marked.assistant.iter().any(|words| token.clone().any(|byte| words.contains(&byte)));
+        assert_eq!(inside, *of_assistant, "{token:?}");
+    }
+    assert!(mask.iter().any(|yes| *yes) && mask.iter().any(|yes| !yes));
+}
+
+#[test]
+fn marks_that_can_not_be_told_are_an_error() {
+    let failure = |source: &str| {
+        let messages = [Message::assistant("x")];
+        reason(template(source).render_marked(&messages, &RenderOptions::default()).unwrap_err())
+    };
+    assert!(failure("{{ messages[0].content }}").contains("no `{% generation %}` tags"));
+    let measured = "{% set x %}{% generation %}a{% endgeneration %}{% endset %}{{ x | length }}";
+    assert!(failure(measured).contains("changes or repeats"));
+}
+
+#[test]
+fn the_last_message_is_continued_or_says_why_not() {
+    let options = RenderOptions { continue_final_message: true, ..RenderOptions::default() };
+    let continued = |source: &str, messages: &[Message]| template(source).render_with(messages, &options);
+    let answer = [Message::assistant("one \u{f8fe}continue-0\u{f8ff} two ")];
+    // The mark that is in the way is not taken for ours.
+    assert_eq!(continued("<{{ messages[0].content }}>", &answer).unwrap(), format!("<{}", answer[0].content));
+    let trimmed = continued("<{{ messages[0].content | trim }}>", &answer).unwrap();
+    assert_eq!(trimmed, format!("<{}", answer[0].content.trim_end()));
+    for (source, messages) in [
+        ("{{ messages[0].role }}", &answer[..]),
+        ("{{ messages[0].content | upper }}", &answer),
+        ("{{ messages }}", &[]),
+    ] {
+        assert!(
+            reason(continued(source, messages).unwrap_err()).contains("continue_final_message"),
+            "{source}"
+        );
+    }
+    let both = RenderOptions { add_generation_prompt: true, ..options.clone() };
+    assert!(reason(template("").render_with(&answer, &both).unwrap_err()).contains("exclude each other"));
 }
 
 #[test]
@@ -140,6 +292,13 @@ fn a_gguf_template_knows_the_special_tokens() {
         ("tokenizer.ggml.padding_token_id".to_owned(), MetadataValue::U32(9)),
     ]);
     assert_eq!(ChatTemplate::from_gguf(&metadata).unwrap().render(&[], false).unwrap(), "<s>|</s>|False");
+    // A separate one for conversations with tools, as the `gguf` package writes it.
+    metadata.insert("tokenizer.chat_templates".to_owned(), MetadataValue::Array(vec![text("tool_use")]));
+    metadata
+        .insert("tokenizer.chat_template.tool_use".to_owned(), text("{{ tools | length }}{{ eos_token }}"));
+    let options = RenderOptions { tools: vec![json!({})], ..RenderOptions::default() };
+    assert_eq!(ChatTemplate::from_gguf(&metadata).unwrap().render_with(&[], &options).unwrap(), "1</s>");
+    metadata.remove("tokenizer.chat_template.tool_use");
     metadata.remove("tokenizer.chat_template");
     assert!(reason(ChatTemplate::from_gguf(&metadata).unwrap_err()).contains("ChatTemplate::new"));
 }

@@ -156,8 +156,7 @@ fn a_tokenizer_goes_into_a_gguf_and_comes_back() {
 #[test]
 fn scores_stand_for_merges() {
     // llama.cpp reads the scores of a SentencePiece vocabulary and not the merges.
-    let mut metadata =
-        Tokenizer::from_folder(fixtures().join("sentencepiece")).unwrap().to_gguf().unwrap();
+    let mut metadata = Tokenizer::from_folder(fixtures().join("sentencepiece")).unwrap().to_gguf().unwrap();
     assert!(metadata.remove("tokenizer.ggml.merges").is_some());
     let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
     assert_encodes(&tokenizer, &expected("sentencepiece").variants["llama"], "by scores");

@@ -1,4 +1,4 @@
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Who speaks in a [`Message`]. Serialised in lower case, as chat templates expect it.
@@ -17,20 +17,24 @@ pub enum Role {
 
 /// One turn of a conversation, in the shape that Hugging Face chat templates and OpenAI's API share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "AnyMessage")]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
     /// What is said; empty where the turn is tool calls only (`null` is read as empty).
-    #[serde(default, deserialize_with = "null_as_empty")]
     pub content: String,
+    /// What the model thought before it spoke, apart from `content`; templates of thinking models decide how much of it is shown.
+    /// Read from `reasoning_content`, `thinking` or `reasoning`, the first of them that is there, and written as `reasoning_content`.
+    #[serde(rename = "reasoning_content", skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
     /// The calls that an assistant turn makes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
     /// For [`Role::Tool`]: the call that this answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
     /// For [`Role::Tool`]: the tool's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
@@ -52,7 +56,14 @@ pub struct ToolCall {
 impl Message {
     /// A turn of `role` that says `content`.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None, name: None }
+        Self {
+            role,
+            content: content.into(),
+            reasoning: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            name: None,
+        }
     }
 
     /// A system turn.
@@ -79,6 +90,12 @@ impl Message {
         }
     }
 
+    /// The turn with this as the thoughts before it.
+    pub fn with_reasoning(mut self, reasoning: impl Into<String>) -> Self {
+        self.reasoning = Some(reasoning.into());
+        self
+    }
+
     /// The turn with these tool calls in place of its own.
     pub fn with_tool_calls(mut self, tool_calls: Vec<ToolCall>) -> Self {
         self.tool_calls = tool_calls;
@@ -86,8 +103,37 @@ impl Message {
     }
 }
 
-fn null_as_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// A turn as others write it.
+#[derive(Deserialize)]
+struct AnyMessage {
+    role: Role,
+    #[serde(default)]
+    content: Option<String>,
+    #[serde(default)]
+    reasoning_content: Option<String>,
+    #[serde(default)]
+    thinking: Option<String>,
+    #[serde(default)]
+    reasoning: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<Vec<ToolCall>>,
+    #[serde(default)]
+    tool_call_id: Option<String>,
+    #[serde(default)]
+    name: Option<String>,
+}
+
+impl From<AnyMessage> for Message {
+    fn from(message: AnyMessage) -> Self {
+        Self {
+            role: message.role,
+            content: message.content.unwrap_or_default(),
+            reasoning: message.reasoning_content.or(message.thinking).or(message.reasoning),
+            tool_calls: message.tool_calls.unwrap_or_default(),
+            tool_call_id: message.tool_call_id,
+            name: message.name,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -168,5 +214,18 @@ mod tests {
             from_value(json!({"role": "tool", "content": "3", "tool_call_id": "7", "name": "add"})).unwrap();
         let call = ToolCall { id: Some("7".to_owned()), name: "add".to_owned(), arguments: json!({}) };
         assert_eq!(tool, Message::tool(&call, "3"));
+    }
+
+    #[test]
+    fn thoughts_are_read_under_each_of_their_names() {
+        let expected = Message::assistant("4").with_reasoning("two and two");
+        for name in ["reasoning_content", "thinking", "reasoning"] {
+            let message: Message =
+                from_value(json!({"role": "assistant", "content": "4", name: "two and two"})).unwrap();
+            assert_eq!(message, expected, "{name}");
+        }
+        let both = json!({"role": "assistant", "content": "4", "reasoning": "b", "reasoning_content": "two and two"});
+        assert_eq!(from_value::<Message>(both).unwrap(), expected);
+        assert_eq!(to_value(&expected).unwrap()["reasoning_content"], "two and two");
     }
 }

@@ -10,4 +10,4 @@ mod template;
 
 pub use message::{Message, Role, ToolCall};
 #[cfg(feature = "models")]
-pub use template::{ChatTemplate, RenderOptions};
+pub use template::{ChatTemplate, MarkedText, RenderOptions};

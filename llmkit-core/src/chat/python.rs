@@ -35,6 +35,15 @@ pub(super) fn tojson(state: &State, value: &Value, arguments: Kwargs) -> Result<
     Ok(Value::from(writer.out))
 }
 
+/// `json.dumps(value, ensure_ascii=False)`.
+pub(super) fn dumps(state: &State, value: &Value) -> Result<String, Error> {
+    let separators = [", ".to_owned(), ": ".to_owned()];
+    let style = Style::Json { ensure_ascii: false, sort_keys: false, indent: None, separators };
+    let mut writer = Writer { state, out: String::new(), style };
+    writer.value(value, 0)?;
+    Ok(writer.out)
+}
+
 /// Python's `str()` of a value, as `{{ value }}` shows it.
 pub(super) fn str(state: &State, value: &Value) -> Result<String, Error> {
     if let Some(text) = value.as_str() {
@@ -240,6 +249,21 @@ fn float(number: f64, json: bool) -> String {
     }
     // The Debug form keeps the `.0` of whole numbers.
     format!("{number:?}")
+}
+
+/// The test `iterable`: what Python's `iter` takes, which `None` is not.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    is_sequence(value) || value.kind() == ValueKind::Iterable
+}
+
+/// The test `sequence`: what has a length and items, which texts and mappings have too.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
+}
+
+/// The test `number`: Python's booleans are numbers.
+pub(super) fn is_number(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
 }
 
 /// Methods of Python's `str` and `list` beyond those that minijinja-contrib has.

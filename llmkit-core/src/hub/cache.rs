@@ -80,15 +80,15 @@ impl RepoCache {
         progress: &mut dyn FnMut(u64, Option<u64>),
     ) -> Result<(), Failure> {
         let blobs = self.folder.join("blobs");
-        let snapshot = self.snapshot(commit);
-        for folder in [&blobs, &snapshot] {
+        let place = self.snapshot(commit).join(name);
+        for folder in [Some(blobs.as_path()), place.parent()].into_iter().flatten() {
             fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         }
         let blob = blobs.join(&file.etag);
         if !blob.is_file() {
             receive(&blob, name, file, progress)?;
         }
-        Ok(link(&blob, &snapshot.join(name))?)
+        Ok(link(&blob, &place, name.split('/').count())?)
     }
 
     /// Remembers that `revision` stands for `commit`.
@@ -153,15 +153,17 @@ fn receive(
     }
 }
 
-/// Makes `to` another name of `blob`, as huggingface_hub does: a relative link, or a file of its own where links aren't to be had.
-fn link(blob: &Path, to: &Path) -> Result<()> {
+/// Makes `to`, which lies `depth` below the snapshots' folder of its commit, another name of `blob`, as huggingface_hub does: a relative
+/// link, or a file of its own where links aren't to be had.
+fn link(blob: &Path, to: &Path, depth: usize) -> Result<()> {
     // What is left of a blob that somebody removed.
     if fs::symlink_metadata(to).is_ok() {
         fs::remove_file(to).map_err(Error::io("remove", to))?;
     }
     #[cfg(unix)]
     if let Some(name) = blob.file_name()
-        && std::os::unix::fs::symlink(Path::new("../../blobs").join(name), to).is_ok()
+        && std::os::unix::fs::symlink(Path::new(&"../".repeat(depth + 1)).join("blobs").join(name), to)
+            .is_ok()
     {
         return Ok(());
     }

@@ -12,7 +12,7 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 pub(super) const ADAPTER: &str = "adapter_model.safetensors";
 
 /// What is worth having beside the weights.
-const SMALL: [&str; 11] = [
+const SMALL: [&str; 14] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -24,7 +24,13 @@ const SMALL: [&str; 11] = [
     "merges.txt",
     "chat_template.jinja",
     "adapter_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 ];
+
+/// The most files that are taken from the folders of modules.
+const MOST_MODULE_FILES: usize = 16;
 
 /// What a repository holds at one commit.
 #[derive(Debug)]
@@ -58,9 +64,11 @@ impl Listing {
         Ok(Self { commit: answer.sha, files })
     }
 
-    /// Those of the files beside the weights that exist. The names are ours, so a hostile listing can't add to them.
-    pub(super) fn small_files(&self) -> impl Iterator<Item = &'static str> {
-        SMALL.into_iter().filter(|name| self.has(name))
+    /// Those of the files beside the weights that exist, and the modules of sentence-transformers. The names are ours or of a form that is, so
+    /// a hostile listing can't lead elsewhere.
+    pub(super) fn small_files(&self) -> impl Iterator<Item = &str> {
+        let modules = self.files.iter().map(String::as_str).filter(|name| is_module_file(name));
+        SMALL.into_iter().filter(|name| self.has(name)).chain(modules.take(MOST_MODULE_FILES))
     }
 
     /// The file that holds the weights, or says which files do.
@@ -82,4 +90,14 @@ impl Listing {
     fn has(&self, name: &str) -> bool {
         self.files.iter().any(|file| file == name)
     }
+}
+
+/// A file of a module's folder: `1_Pooling/config.json`, `2_Dense/model.safetensors`.
+fn is_module_file(name: &str) -> bool {
+    let Some((folder, file)) = name.split_once('/') else { return false };
+    let Some((number, kind)) = folder.split_once('_') else { return false };
+    (1..=2).contains(&number.len())
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && ["Pooling", "Dense", "Normalize", "Dropout"].contains(&kind)
+        && ["config.json", SINGLE].contains(&file)
 }

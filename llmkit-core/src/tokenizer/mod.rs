@@ -1,5 +1,6 @@
 //! Text to token ids and back, over the `tokenizers` crate.
 
+mod encoded;
 mod file;
 mod folder;
 mod gguf;
@@ -8,10 +9,12 @@ mod stream;
 
 use std::fs;
 use std::io::Write;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use encoded::Encoded;
 use special::SpecialTokens;
 pub use stream::DecodeStream;
 
@@ -99,6 +102,21 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encoding = guard("encoding", || self.inner.encode_fast(text, add_special_tokens))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// [`encode`](Self::encode), and for each id the range of bytes of `text` that it stands for: empty for a token that was added, and
+    /// the whole character for each of several tokens that make one up.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the text cannot be tokenized.
+    pub fn encode_with_offsets(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
+        let encoding = guard("encoding", || self.inner.encode(text, add_special_tokens))?;
+        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        Ok((encoding.get_ids().to_vec(), offsets))
     }
 
     /// The ids of each of `texts`, in order, on all cores. Equal to calling [`encode`](Self::encode) on each.

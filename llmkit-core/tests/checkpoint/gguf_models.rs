@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 
 use crate::fixture;
 
-const MODELS: [&str; 8] =
-    ["llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3moe", "gemma3", "phi3"];
+const MODELS: [&str; 8] = ["llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3moe", "gemma3", "phi3"];
 
 fn folder(model: &str) -> Checkpoint {
     Checkpoint::open(fixture(&format!("gguf/{model}"))).unwrap()
@@ -155,7 +154,8 @@ fn unquantised_files_hold_the_folders_values() {
             let file = written(model, &GgufOptions::new(kind));
             assert_eq!(file.names(), folder.source().names());
             for name in file.names() {
-                let (ours, theirs) = (file.read_f32(&name).unwrap(), folder.source().read_f32(&name).unwrap());
+                let (ours, theirs) =
+                    (file.read_f32(&name).unwrap(), folder.source().read_f32(&name).unwrap());
                 if model == "gemma3" && name.ends_with("norm.weight") {
                     // 1 is added and taken away again.
                     let near = ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() <= 1.2e-7);
@@ -186,10 +186,12 @@ fn metadata_are_what_the_converter_writes() {
         let theirs = reference(model);
         let mut options = GgufOptions::new(GgufType::Q8_0);
         if model == "llama" {
-            let Some(MetadataValue::String(template)) = theirs.metadata().get("tokenizer.chat_template") else {
+            let Some(MetadataValue::String(template)) = theirs.metadata().get("tokenizer.chat_template")
+            else {
                 panic!("no chat template")
             };
-            options = options.with_chat_template(template.clone()).with_tokenizer(tokenizer().to_gguf().unwrap());
+            options =
+                options.with_chat_template(template.clone()).with_tokenizer(tokenizer().to_gguf().unwrap());
         }
         let ours = written(model, &options);
         for (key, value) in theirs.metadata() {
@@ -265,8 +267,9 @@ fn weights_that_a_type_cannot_hold_leave_the_old_file() {
     let source = Safetensors::open(out.path()).unwrap();
     let path = out.path().join("old.gguf");
     std::fs::write(&path, "old").unwrap();
-    let error =
-        save_gguf(&path, checkpoint.config(), &source, &GgufOptions::new(GgufType::F16)).unwrap_err().to_string();
+    let error = save_gguf(&path, checkpoint.config(), &source, &GgufOptions::new(GgufType::F16))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("model.layers.1.mlp.up_proj.weight") && error.contains("100000"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     save_gguf(&path, checkpoint.config(), &source, &GgufOptions::new(GgufType::F32)).unwrap();
@@ -295,7 +298,7 @@ fn further_metadata_must_be_uniform_and_tokens_fit_the_embedding() {
 fn a_written_model_computes_what_the_folder_does() {
     let device = Device::from_env().unwrap().resolve().unwrap();
     let ids = Tensor::<2, Int>::from_ints([[3, 14, 15, 65, 35, 8, 9, 7, 9, 32, 38, 46, 26]], &device);
-    for model in ["llama", "mistral"] {
+    for model in MODELS {
         let checkpoint = folder(model);
         let logits = |checkpoint: &Checkpoint| {
             load_causal_lm(checkpoint, &device).unwrap().forward(ids.clone(), &NoAdapter)

@@ -173,7 +173,8 @@ fn experts_and_layers_that_the_file_makes_up_take_no_memory() {
         file.bytes()
     };
     assert!(exercise_gguf(&experts([32, 1, 4], 256)));
-    for (dims, bytes) in [([0, 0, 1 << 40], 0), ([0, 1, u64::MAX], 0), ([1, 1, 4096], 8192), ([32, 1, 0], 0)] {
+    for (dims, bytes) in [([0, 0, 1 << 40], 0), ([0, 1, u64::MAX], 0), ([1, 1, 4096], 8192), ([32, 1, 0], 0)]
+    {
         let bytes = experts(dims, bytes);
         assert!(!exercise_gguf(&bytes), "{dims:?}");
         let error = GgufFile::from_bytes(bytes).unwrap_err().to_string();
