@@ -5,12 +5,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use llmkit::embed::SentenceEncoder;
+use llmkit::checkpoint::Checkpoint;
+use llmkit::embed::{Pooling, PoolingMode, SentenceEncoder};
 use llmkit::engine::{Engine, EngineConfig};
-use llmkit::models::Pretrained;
+use llmkit::models::{Pretrained, load_encoder};
 use llmkit::prompt::ChatPrompt;
 use llmkit::rag::{Collection, Document, Metric, SentenceSplitter};
-use llmkit::{ChatRequest, Device, Embedder, LanguageModel, Role};
+use llmkit::{ChatRequest, Device, Embedder, LanguageModel, Role, Tokenizer};
 
 fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("llmkit-core/tests/fixtures").join(path)
@@ -19,7 +20,10 @@ fn fixture(path: &str) -> PathBuf {
 #[test]
 fn a_passage_is_found_and_a_prompt_about_it_answered() {
     let device = Device::from_env().unwrap().resolve().unwrap();
-    let encoder = SentenceEncoder::load(fixture("sentence/mean"), &device).unwrap();
+    let folder = fixture("sentence/base");
+    let encoder = load_encoder(&Checkpoint::open(&folder).unwrap(), &device).unwrap();
+    let tokenizer = Tokenizer::from_folder(&folder).unwrap();
+    let encoder = SentenceEncoder::new(encoder, tokenizer, Pooling::new([PoolingMode::Mean])).unwrap();
     let embedder: &dyn Embedder = &encoder;
     let model = Pretrained::load(fixture("llama/gguf/model.gguf"), &device).unwrap();
     let engine = Engine::start(model, EngineConfig::new("tiny")).unwrap();

@@ -298,7 +298,7 @@ fn further_metadata_must_be_uniform_and_tokens_fit_the_embedding() {
 fn a_written_model_computes_what_the_folder_does() {
     let device = Device::from_env().unwrap().resolve().unwrap();
     let ids = Tensor::<2, Int>::from_ints([[3, 14, 15, 65, 35, 8, 9, 7, 9, 32, 38, 46, 26]], &device);
-    for model in ["llama", "mistral"] {
+    for model in MODELS {
         let checkpoint = folder(model);
         let logits = |checkpoint: &Checkpoint| {
             load_causal_lm(checkpoint, &device).unwrap().forward(ids.clone(), &NoAdapter)

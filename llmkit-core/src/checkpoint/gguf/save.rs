@@ -341,7 +341,8 @@ fn missing(model: &Hyperparameters, parts: &BTreeMap<String, BTreeMap<usize, Str
     let outside = ["token_embd.weight", "output_norm.weight", "output.weight"];
     let mut missing: Vec<String> = outside
         .into_iter()
-        .filter(|name| !(model.tied && *name == "output.weight") && !parts.contains_key(*name))
+        .filter(|name| !parts.contains_key(*name))
+        .filter(|name| !model.tied || *name != "output.weight")
         .map(str::to_owned)
         .collect();
     for layer in 0..model.layers {

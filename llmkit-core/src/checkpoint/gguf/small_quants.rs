@@ -17,7 +17,7 @@ pub(super) fn tq1_0(block: &[u8; 54], out: &mut [f32; 256]) {
         for digit in 0..digits {
             for (byte, out) in run.iter().zip(&mut values) {
                 let rest = byte.wrapping_mul(3u8.pow(digit));
-                *out = d * (f32::from((u16::from(rest) * 3 >> 8) as u8) - 1.0);
+                *out = d * (f32::from(((u16::from(rest) * 3) >> 8) as u8) - 1.0);
             }
         }
     }
