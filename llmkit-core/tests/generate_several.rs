@@ -183,7 +183,8 @@ fn a_batch_gives_what_each_prompt_gives_alone() {
 #[test]
 fn several_answers_to_a_prompt_read_it_once() {
     let prompts = [vec![1, 2, 3, 4], vec![7]];
-    let config = GenerationConfig::new().with_sampling(Sampling::new(1.5)).with_seed(3).with_max_new_tokens(12);
+    let config =
+        GenerationConfig::new().with_sampling(Sampling::new(1.5)).with_seed(3).with_max_new_tokens(12);
     let three = config.clone().with_num_return_sequences(3);
     let requests = [
         BatchRequest { prompt: &prompts[0], config: &three },
@@ -193,12 +194,8 @@ fn several_answers_to_a_prompt_read_it_once() {
     let answers = generate_batch(&mut next, &requests, &mut || Letters, &mut on).unwrap();
     assert_eq!(next.fed[..2], [vec![4, 1], vec![1, 1, 1, 1]]);
     let seeded = |prompt: &[u32], seed| alone(prompt, &config.clone().with_seed(seed)).0;
-    let expected = [
-        seeded(&prompts[0], 3),
-        seeded(&prompts[0], 4),
-        seeded(&prompts[0], 5),
-        seeded(&prompts[1], 3),
-    ];
+    let expected =
+        [seeded(&prompts[0], 3), seeded(&prompts[0], 4), seeded(&prompts[0], 5), seeded(&prompts[1], 3)];
     assert_eq!(answers, expected);
     assert_ne!(answers[0].ids, answers[1].ids);
 }
@@ -275,9 +272,8 @@ fn what_cannot_be_batched_is_refused_before_the_model_runs() {
     let beams = GenerationConfig::new().with_beams(BeamSearch::new(2));
     let twice = GenerationConfig::new().with_sampling(Sampling::default()).with_num_return_sequences(2);
     for (config, name) in [(beams, "num_beams"), (twice, "num_return_sequences")] {
-        let answer = generate(&mut One(Vec::new()), &mut Letters, &[1], &config, &mut |_| {
-            ControlFlow::Continue(())
-        });
+        let answer =
+            generate(&mut One(Vec::new()), &mut Letters, &[1], &config, &mut |_| ControlFlow::Continue(()));
         assert!(matches!(answer, Err(Error::Generation { setting, .. }) if setting == name), "{answer:?}");
     }
 }
@@ -349,10 +345,9 @@ fn tiny(name: &str) -> std::sync::Arc<dyn CausalLm> {
 }
 
 fn check_beams(case: &BeamCase, next: &mut dyn NextTokens) {
-    let found = generate_beams(next, &mut || Letters, &case.prompt, &case.config, &mut |_| {
-        ControlFlow::Continue(())
-    })
-    .unwrap();
+    let found =
+        generate_beams(next, &mut || Letters, &case.prompt, &case.config, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
     let ids: Vec<&[u32]> = found.iter().map(|beam| beam.generated.ids.as_slice()).collect();
     assert_eq!(ids, case.ids, "{} {:?}", case.model, case.config);
     for (beam, expected) in found.iter().zip(&case.scores) {
@@ -402,7 +397,8 @@ fn beams_keep_within_the_context() {
 
 #[test]
 fn a_break_ends_beam_search_with_what_is_finished() {
-    let config = GenerationConfig::new().with_beams(BeamSearch::new(2)).with_eos_token_ids([0, 1, 2, 3, 4, 5]);
+    let config =
+        GenerationConfig::new().with_beams(BeamSearch::new(2)).with_eos_token_ids([0, 1, 2, 3, 4, 5]);
     let break_at = |step| {
         let mut at = |now| if now == step { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         generate_beams(&mut Several::new(1), &mut || Letters, &[1, 2], &config, &mut at).unwrap()
@@ -452,7 +448,9 @@ fn unusable_logits_end_beam_search_with_an_error() {
     }
     let config = GenerationConfig::new().with_beams(BeamSearch::new(2));
     let barred = config.clone().with_suppress_tokens([0, 1, 2, 3]);
-    for (value, config) in [(f32::NAN, &config), (f32::INFINITY, &config), (f32::NEG_INFINITY, &config), (0.0, &barred)] {
+    for (value, config) in
+        [(f32::NAN, &config), (f32::INFINITY, &config), (f32::NEG_INFINITY, &config), (0.0, &barred)]
+    {
         let found = generate_beams(&mut Broken(value, 1), &mut || Letters, &[1], config, &mut |_| {
             ControlFlow::Continue(())
         });

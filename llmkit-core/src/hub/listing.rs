@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
 use super::http::{Client, Failure};
-use super::{is_commit, refused};
+use super::{is_commit, is_plain_path, refused};
 use crate::Result;
 
 /// A model's weights in one file.
@@ -12,7 +12,7 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 pub(super) const ADAPTER: &str = "adapter_model.safetensors";
 
 /// What is worth having beside the weights.
-const SMALL: [&str; 11] = [
+const SMALL: [&str; 16] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -24,7 +24,17 @@ const SMALL: [&str; 11] = [
     "merges.txt",
     "chat_template.jinja",
     "adapter_config.json",
+    "vocab.txt",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
 ];
+
+/// Where a model keeps further chat templates, such as one for conversations with tools.
+const TEMPLATES: &str = "additional_chat_templates/";
+/// The most of those that are fetched.
+const MAX_TEMPLATES: usize = 20;
 
 /// What a repository holds at one commit.
 #[derive(Debug)]
@@ -58,9 +68,14 @@ impl Listing {
         Ok(Self { commit: answer.sha, files })
     }
 
-    /// Those of the files beside the weights that exist. The names are ours, so a hostile listing can't add to them.
-    pub(super) fn small_files(&self) -> impl Iterator<Item = &'static str> {
-        SMALL.into_iter().filter(|name| self.has(name))
+    /// Those of the files beside the weights that exist. The names are ours, but for those of further chat templates, which are plain.
+    pub(super) fn small_files(&self) -> Vec<String> {
+        let is_template = |name: &&String| {
+            name.strip_prefix(TEMPLATES).is_some_and(|name| name.ends_with(".jinja") && !name.contains('/'))
+                && is_plain_path(name)
+        };
+        let templates = self.files.iter().filter(is_template).take(MAX_TEMPLATES).cloned();
+        SMALL.into_iter().filter(|name| self.has(name)).map(str::to_owned).chain(templates).collect()
     }
 
     /// The file that holds the weights, or says which files do.
@@ -70,7 +85,7 @@ impl Listing {
         }
         let ends = |end: &str| self.files.iter().any(|name| name.ends_with(end));
         Err(refused(if ends(".gguf") {
-            "it has GGUF files only; download one of them and pass its path"
+            "it has GGUF files only; get one of them with `Hub::fetch_file` and pass its path"
         } else if ends(".bin") || ends(".pt") || ends(".pth") {
             "its weights are pickled, which can run code when read; look for a revision with safetensors (the hub's converter opens \
              one as `refs/pr/N`), or convert them with transformers' `save_pretrained`"
@@ -79,7 +94,7 @@ impl Listing {
         }))
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.files.iter().any(|file| file == name)
     }
 }

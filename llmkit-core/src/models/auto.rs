@@ -18,6 +18,7 @@ pub fn load_causal_lm(checkpoint: &Checkpoint, device: &Device) -> Result<Arc<dy
     let raw = checkpoint.config();
     let path = checkpoint.path();
     let config = ConfigReader::new(path, raw);
+    config.check_counts(checkpoint.source().names().len())?;
     let architecture = raw["architectures"][0].as_str().unwrap_or("(none named)");
     match architecture {
         "MistralForCausalLM" => config.unsupported("sliding_window")?,

@@ -15,6 +15,9 @@ pub struct ConfigReader<'a> {
 /// The largest size that a field may claim: enough for every model there is, and far from overflowing a product of two.
 const LARGEST: u64 = 1 << 28;
 
+/// The most experts that are believed without a tensor for each.
+const LARGEST_FUSED: usize = 1024;
+
 impl<'a> ConfigReader<'a> {
     /// Reads `fields`, which came from `path`.
     pub fn new(path: &'a Path, fields: &'a Value) -> Self {
@@ -33,6 +36,30 @@ impl<'a> ConfigReader<'a> {
             },
             None => Err(self.wrong(field, "a positive integer", &"nothing")),
         }
+    }
+
+    /// Insists that the counts of parts (layers, experts) can be true of a file with `tensors` tensors: a model of a billion layers would
+    /// take the memory of a billion layers before the first missing tensor could be complained about.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the count that is too large.
+    pub fn check_counts(&self, tensors: usize) -> Result<()> {
+        // All experts of a layer may lie in one tensor.
+        let experts = tensors.max(LARGEST_FUSED);
+        for (field, most) in [
+            ("num_hidden_layers", tensors),
+            ("num_local_experts", experts),
+            ("num_experts", experts),
+            ("n_routed_experts", experts),
+        ] {
+            if let Some(value) = self.optional(field)
+                && value.as_u64().is_some_and(|count| count > most as u64)
+            {
+                let expected = format!("at most {most}, as the file has {tensors} tensors");
+                return Err(self.wrong(field, &expected, value));
+            }
+        }
+        Ok(())
     }
 
     /// A positive integer, or `default` where the field is missing or null.

@@ -46,16 +46,12 @@ pub(super) fn derive(file: &GgufFile) -> Result<Value> {
         }
     };
     if fields.u32(&key("attention.value_length"))?.is_some_and(|value| value != head_dim) {
-        return Err(
-            fields.refuse(&key("attention.value_length"), format!("the size of a head, {head_dim}"))
-        );
+        return Err(fields.refuse(&key("attention.value_length"), format!("the size of a head, {head_dim}")));
     }
     let rotary = fields.u32(&key("rope.dimension_count"))?.unwrap_or(head_dim);
     let partial = kind == Architecture::Phi3 && rotary > 0 && rotary < head_dim && rotary.is_multiple_of(2);
     if rotary != head_dim && !partial {
-        return Err(
-            fields.refuse(&key("rope.dimension_count"), format!("the size of a head, {head_dim}"))
-        );
+        return Err(fields.refuse(&key("rope.dimension_count"), format!("the size of a head, {head_dim}")));
     }
     let theta = fields.f64(&key("rope.freq_base"))?.unwrap_or(DEFAULT_ROPE_THETA);
     let max_position = fields.require_u32(&key("context_length"))?;

@@ -48,7 +48,9 @@ struct Stored {
 enum Change {
     None,
     /// Interleaved the rows of this many heads.
-    Interleaved { heads: usize },
+    Interleaved {
+        heads: usize,
+    },
     /// Added 1.
     Offset,
 }
@@ -125,7 +127,11 @@ impl GgufFile {
                 let share = stored.range.len().checked_div(experts).unwrap_or(0);
                 if share < MIN_EXPERT_BYTES {
                     let expected = format!("`{name}` with at least {MIN_EXPERT_BYTES} bytes an expert");
-                    return Err(malformed(&self.path, expected, format!("{share} bytes for each of {experts}")));
+                    return Err(malformed(
+                        &self.path,
+                        expected,
+                        format!("{share} bytes for each of {experts}"),
+                    ));
                 }
                 for expert in 0..experts {
                     let start = stored.range.start + expert * share;

@@ -183,7 +183,8 @@ pub(super) fn read(path: &Path, config: &Value) -> Result<Hyperparameters> {
             rope_factors.push((ROPE_FACTORS, llama3.divisors(rope.theta, head_dim)));
         }
         "longrope" | "su" if architecture == Architecture::Phi3 => {
-            let (short, long) = (scaling.factors("short_factor", rotary)?, scaling.factors("long_factor", rotary)?);
+            let (short, long) =
+                (scaling.factors("short_factor", rotary)?, scaling.factors("long_factor", rotary)?);
             rope_factors.push((ROPE_FACTORS_LONG, long));
             rope_factors.push((ROPE_FACTORS_SHORT, short));
             let original = config.u32("original_max_position_embeddings")?.unwrap_or(max_position);
@@ -194,7 +195,8 @@ pub(super) fn read(path: &Path, config: &Value) -> Result<Hyperparameters> {
         }
         // What `GgufFile::config` makes of divisors that Llama 3's formula does not give.
         "longrope" if architecture.interleaves() => {
-            let (short, long) = (scaling.factors("short_factor", rotary)?, scaling.factors("long_factor", rotary)?);
+            let (short, long) =
+                (scaling.factors("short_factor", rotary)?, scaling.factors("long_factor", rotary)?);
             if short != long || scaling.f64("attention_factor")? != Some(1.0) {
                 let expected = "one set of divisors for short and long texts, and an attention factor of 1";
                 return Err(scaling.wrong("long_factor", expected));
@@ -255,7 +257,11 @@ fn gemma3_period(config: &Config<'_>, layers: u32) -> Result<Option<u32>> {
         None => GEMMA3_PERIOD.max(layers + 1),
     };
     let regular = (1..=layers).zip(&slides).all(|(layer, slides)| *slides != layer.is_multiple_of(period));
-    if regular { Ok(Some(period)) } else { Err(config.wrong("layer_types", "groups of one size that end with full attention")) }
+    if regular {
+        Ok(Some(period))
+    } else {
+        Err(config.wrong("layer_types", "groups of one size that end with full attention"))
+    }
 }
 
 /// RoPE's base and scaling, out of either of the two forms that Hugging Face has written them in.
@@ -275,7 +281,9 @@ impl<'a> Rope<'a> {
         };
         let rope = config.rope();
         let full = rope.map(|rope| rope.get("full_attention").unwrap_or(rope));
-        let number = |value: Option<&Value>, field: &str| value.and_then(|value| value.get(field)).and_then(Value::as_f64);
+        let number = |value: Option<&Value>, field: &str| {
+            value.and_then(|value| value.get(field)).and_then(Value::as_f64)
+        };
         let theta = number(full, "rope_theta").or(config.f64("rope_theta")?).unwrap_or(default_theta);
         let local_theta = if gemma {
             let sliding = rope.and_then(|rope| rope.get("sliding_attention"));
@@ -315,7 +323,14 @@ impl<'a> Config<'a> {
 
     fn u32(&self, field: &str) -> Result<Option<u32>> {
         self.typed(field, "an integer from 0 to 4294967295", |value| {
-            value.as_u64().or_else(|| value.as_f64().filter(|value| value.fract() == 0.0 && *value >= 0.0).map(|value| value as u64))
+            value
+                .as_u64()
+                .or_else(|| {
+                    value
+                        .as_f64()
+                        .filter(|value| value.fract() == 0.0 && *value >= 0.0)
+                        .map(|value| value as u64)
+                })
                 .and_then(|value| u32::try_from(value).ok())
         })
     }
@@ -344,7 +359,8 @@ impl<'a> Config<'a> {
     fn factors(&self, field: &str, rotary: u32) -> Result<Vec<f32>> {
         let expected = format!("{} positive numbers", rotary / 2);
         let values = self.get(field).and_then(Value::as_array).ok_or_else(|| self.wrong(field, &expected))?;
-        let factors: Option<Vec<f32>> = values.iter().map(|value| value.as_f64().map(|value| value as f32)).collect();
+        let factors: Option<Vec<f32>> =
+            values.iter().map(|value| value.as_f64().map(|value| value as f32)).collect();
         factors
             .filter(|factors| factors.len() * 2 == rotary as usize)
             .filter(|factors| factors.iter().all(|factor| factor.is_finite() && *factor > 0.0))
@@ -367,7 +383,12 @@ impl<'a> Config<'a> {
         }
     }
 
-    fn typed<T>(&self, field: &str, expected: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<Option<T>> {
+    fn typed<T>(
+        &self,
+        field: &str,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
         match self.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => read(value).map(Some).ok_or_else(|| self.wrong(field, expected)),

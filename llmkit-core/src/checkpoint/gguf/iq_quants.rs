@@ -71,7 +71,13 @@ pub(super) fn iq3_s(block: &[u8; 110], out: &mut [f32; 256]) {
         let index = usize::from(lower[i]) | usize::from(ninth[i / 8] >> (i % 8) & 1) << 8;
         let scale = d * f32::from(1 + 2 * nibble(scales, i / 8));
         // The steps are the odd numbers from 1 to 15.
-        iq3_values(iq_grids::IQ3_S[index], |step| (2 * step + 1) as f32, scale, signs[i / 2] >> (4 * (i % 2)), out);
+        iq3_values(
+            iq_grids::IQ3_S[index],
+            |step| (2 * step + 1) as f32,
+            scale,
+            signs[i / 2] >> (4 * (i % 2)),
+            out,
+        );
     }
 }
 

@@ -127,8 +127,7 @@ fn in_layers(architecture: Architecture) -> impl Iterator<Item = (&'static str, 
         Architecture::Gemma3 => [&GEMMA3_NORMS, &QUERY_KEY_NORMS, &MLP],
         Architecture::Phi3 => [&PHI3, &[], &[]],
     };
-    let linears: &[(&str, &str)] =
-        if architecture == Architecture::Gemma3 { &ATTENTION[1..5] } else { &[] };
+    let linears: &[(&str, &str)] = if architecture == Architecture::Gemma3 { &ATTENTION[1..5] } else { &[] };
     let router = experts(architecture).map(|experts| experts.router);
     tables.into_iter().chain([linears]).flatten().copied().chain(router)
 }
@@ -197,7 +196,8 @@ mod tests {
     fn both_directions_agree() {
         for architecture in Architecture::ALL {
             for (ours, theirs) in in_layers(architecture) {
-                let (ours, theirs) = (format!("blk.7.{ours}.weight"), format!("model.layers.7.{theirs}.weight"));
+                let (ours, theirs) =
+                    (format!("blk.7.{ours}.weight"), format!("model.layers.7.{theirs}.weight"));
                 assert_eq!(whole(architecture, &ours).as_deref(), Some(&*theirs), "{architecture:?}");
                 assert_eq!(gguf_name(architecture, &theirs), Some((ours, None)), "{architecture:?}");
             }

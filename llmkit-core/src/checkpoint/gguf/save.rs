@@ -215,7 +215,8 @@ impl Planned {
         match values.iter().find(|value| !value.is_finite() || value.abs() > limit) {
             None => Ok(()),
             Some(value) => {
-                let expected = format!("`{name}` with finite values of at most {limit} to store as {:?}", self.kind);
+                let expected =
+                    format!("`{name}` with finite values of at most {limit} to store as {:?}", self.kind);
                 Err(malformed(path, expected, format!("{value}; store it as F32 if it is finite")))
             }
         }
@@ -321,10 +322,14 @@ fn planned(
         shape.insert(0, parts.len());
     }
     let values = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim));
-    let bytes =
-        values.and_then(|values| (values / kind.layout().block_values).checked_mul(kind.layout().block_bytes));
+    let bytes = values
+        .and_then(|values| (values / kind.layout().block_values).checked_mul(kind.layout().block_bytes));
     let Some(bytes) = bytes else {
-        return Err(malformed(weights.path(), "tensors that fit into memory", format!("`{name}` of shape {shape:?}")));
+        return Err(malformed(
+            weights.path(),
+            "tensors that fit into memory",
+            format!("`{name}` of shape {shape:?}"),
+        ));
     };
     Ok(Planned { name, shape, kind, bytes, from: From::Tensors(parts), change })
 }

@@ -21,8 +21,8 @@ const SPACE: &str = "▁";
 /// The metadata of `tokenizer`.
 pub(in super::super) fn metadata(tokenizer: &Tokenizer) -> Result<Metadata> {
     let text = guard("reading the tokenizer", || tokenizer.inner.to_string(false))?;
-    let json: Value =
-        serde_json::from_str(&text).map_err(|source| error(format!("cannot read the tokenizer: {source}")))?;
+    let json: Value = serde_json::from_str(&text)
+        .map_err(|source| error(format!("cannot read the tokenizer: {source}")))?;
     let model = &json["model"];
     if model["type"] != "BPE" {
         return Err(unsupported(&format!("a model of type {}", model["type"])));
@@ -113,9 +113,7 @@ fn vocabulary(tokenizer: &Tokenizer, json: &Value) -> Result<(Vec<String>, Vec<i
 fn merges(model: &Value) -> Result<Vec<(String, String)>> {
     let listed = model["merges"].as_array().ok_or_else(|| unsupported("BPE without merges"))?;
     let pair = |merge: &Value| match merge {
-        Value::String(text) => {
-            text.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned()))
-        }
+        Value::String(text) => text.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())),
         Value::Array(parts) => match &parts[..] {
             [Value::String(left), Value::String(right)] => Some((left.clone(), right.clone())),
             _ => None,
@@ -175,9 +173,8 @@ fn around(tokenizer: &Tokenizer, json: &Value) -> Result<(bool, bool)> {
     let Some(single) = template.and_then(|template| template["single"].as_array()) else {
         return Ok((false, false));
     };
-    let token = |piece: &Value| {
-        piece["SpecialToken"]["id"].as_str().and_then(|token| tokenizer.token_to_id(token))
-    };
+    let token =
+        |piece: &Value| piece["SpecialToken"]["id"].as_str().and_then(|token| tokenizer.token_to_id(token));
     let at = single.iter().position(|piece| piece.get("Sequence").is_some()).unwrap_or(0);
     let (before, after) = (&single[..at], single.get(at + 1..).unwrap_or_default());
     let is = |pieces: &[Value], id: Option<u32>| match pieces {
@@ -185,9 +182,9 @@ fn around(tokenizer: &Tokenizer, json: &Value) -> Result<(bool, bool)> {
         [piece] if id.is_some() && token(piece) == id => Some(true),
         _ => None,
     };
-    is(before, tokenizer.special.bos)
-        .zip(is(after, tokenizer.special.eos.first().copied()))
-        .ok_or_else(|| unsupported("a text that begins or ends with other tokens than its begin and end token"))
+    is(before, tokenizer.special.bos).zip(is(after, tokenizer.special.eos.first().copied())).ok_or_else(
+        || unsupported("a text that begins or ends with other tokens than its begin and end token"),
+    )
 }
 
 /// The steps of a component: none, itself, or those of a sequence.
