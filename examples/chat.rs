@@ -9,12 +9,14 @@
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
+use llmkit_core::engine::{Engine, EngineConfig};
 use llmkit_core::models::Pretrained;
-use llmkit_core::{Adapter, ChatRequest, Device, Message, NoAdapter};
+use llmkit_core::{ChatRequest, Device, Message};
 use llmkit_peft::Lora;
 
 #[path = "support/device.rs"]
@@ -23,6 +25,9 @@ mod device;
 mod interrupt;
 #[path = "support/model.rs"]
 mod model;
+
+/// The adapter's name for the engine.
+const ADAPTER: &str = "adapter";
 
 /// Talk with a model. Each line of the input is a message; /reset forgets the conversation, /quit or Ctrl-D leaves, and Ctrl-C stops an
 /// answer.
@@ -58,19 +63,21 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = device::choose(args.device)?;
     let pretrained = Pretrained::load(model::find(args.model.as_deref())?, &device)?;
-    let lora = args.adapter.map(|folder| Lora::load(pretrained.model.as_ref(), folder)).transpose()?;
-    let adapter: &dyn Adapter = match &lora {
-        Some(lora) => lora,
-        None => &NoAdapter,
-    };
-    let config = pretrained.generation.for_request(&ChatRequest {
+    let mut config = EngineConfig::new("chat");
+    if let Some(folder) = &args.adapter {
+        config = config.with_adapter(ADAPTER, Arc::new(Lora::load(pretrained.model.as_ref(), folder)?));
+    }
+    let settings = ChatRequest {
         max_tokens: Some(args.max_new_tokens),
         temperature: args.temperature,
         top_p: args.top_p,
         seed: Some(args.seed),
+        adapter: args.adapter.map(|_| ADAPTER.to_owned()),
         ..ChatRequest::default()
-    });
-    config.validate()?;
+    };
+    pretrained.generation.for_request(&settings).validate()?;
+    // It remembers the conversation, so that each turn reads only what is new.
+    let engine = Engine::start(pretrained, config)?;
 
     let answering = interrupt::Answering::install()?;
     let beginning: Vec<Message> = args.system.map(Message::system).into_iter().collect();
@@ -86,8 +93,10 @@ fn main() -> Result<()> {
             _ => conversation.push(Message::user(line)),
         }
         let running = answering.begin();
-        let begin = Instant::now();
-        let answer = pretrained.reply(adapter, &conversation, &config, &mut |text| {
+        let (begin, mut tokens) = (Instant::now(), 0);
+        let request = ChatRequest { messages: conversation.clone(), ..settings.clone() };
+        let answer = engine.chat_blocking_with(request, &mut |text| {
+            tokens += 1;
             if show(text).is_err() || running.interrupted() {
                 ControlFlow::Break(())
             } else {
@@ -98,9 +107,13 @@ fn main() -> Result<()> {
         show("\n")?;
         match answer {
             Ok(answer) => {
-                let (tokens, seconds) = (answer.ids.len(), begin.elapsed().as_secs_f64());
-                eprintln!("[{tokens} tokens, {:.1} tokens/s]", tokens as f64 / seconds);
-                conversation.push(Message::assistant(answer.text));
+                let usage = answer.usage;
+                // A cancelled answer has no usage; its pieces are about as many as its tokens.
+                let tokens = usage.completion_tokens.max(tokens);
+                let read = usage.prompt_tokens - usage.cached_tokens;
+                let seconds = begin.elapsed().as_secs_f64();
+                eprintln!("[{read} tokens read, {tokens} written, {:.1} tokens/s]", tokens as f64 / seconds);
+                conversation.push(answer.message);
             }
             Err(error) => {
                 // Most likely the conversation has outgrown the context.

@@ -1,9 +1,9 @@
 """Writes llmkit-peft/tests/fixtures/peft: LoRA adapters as PEFT saves them, and what PEFT computes with them.
 
 Each folder is what `save_pretrained` wrote (but its README.md), plus:
-  base.txt              the folder of the base model in llmkit-core/tests/fixtures/llama
+  base.txt              the folder of the base model in llmkit-core/tests/fixtures/llama, or beside it
   expected.safetensors  input_ids [2, 9] i64; logits [2, 9, vocab] f32 with the adapter active; merged_logits after merge_and_unload
-All expectations come from the adapter as PEFT loads it from the folder. Needs the folders of make_llama_fixtures.py.
+All expectations come from the adapter as PEFT loads it from the folder. Needs the folders of make_llama_fixtures.py and make_decoder_fixtures.py.
 
 `match.json` lists settings and, for each, the modules of a 3-layer Llama that PEFT adapts, with r, alpha and the scale; or what kind of error it gives.
 The keys of rank_pattern and alpha_pattern are in sorted order there, as in any saved adapter_config.json: the first that matches wins.
@@ -56,6 +56,10 @@ VARIANTS = {
     "lora-exclude": ("gqa-tied", dict(target_modules="all-linear", exclude_modules=["layers.0.mlp.up_proj", "k_proj"], r=4, lora_alpha=8)),
     "lora-b-bias": ("head-dim-bias", dict(target_modules=["q_proj", "down_proj"], lora_bias=True, r=4, lora_alpha=6)),
     "lora-subfolder": ("gqa-tied", dict(target_modules=["v_proj", "down_proj"], r=3, lora_alpha=6)),
+    # Of other architectures. For experts, PEFT's "all-linear" means `target_parameters`, which llmkit refuses.
+    "lora-gemma3": ("../decoders/gemma3", dict(target_modules="all-linear", r=2, lora_alpha=4)),
+    "lora-phi3": ("../decoders/phi3", dict(target_modules="all-linear", r=2, lora_alpha=4)),
+    "lora-qwen3-moe": ("../decoders/qwen3-moe", dict(target_modules=["q_proj", "v_proj"], r=2, lora_alpha=4)),
 }
 
 

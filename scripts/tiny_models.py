@@ -12,7 +12,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM  # noqa: E402
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
 logging.disable_progress_bar()
@@ -56,35 +56,34 @@ def randomise(model, seed):
     """Fills every parameter of `model` from `seed`; nothing stays at its usual start (norms of 1, biases of 0)."""
     generator = torch.Generator().manual_seed(seed)
     hidden = model.config.hidden_size
+    gemma = model.config.model_type.startswith("gemma")
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if "norm" in name:
-            value = 1.0 + 0.25 * noise
+            # Gemma multiplies by 1 + weight; what its blocks add must not drown in its scaled embeddings.
+            value = (1.0 if not gemma or "post_" in name or name == "model.norm.weight" else 0.0) + 0.25 * noise
         elif name.endswith("bias"):
             value = 0.3 * noise
         elif "embed_tokens" in name or "lm_head" in name:
             # The final norm has unit variance, so this gives logits a standard deviation of about 2.
-            value = noise * 2.0 / hidden**0.5
+            value = noise * (1.0 if gemma else 2.0) / hidden**0.5
         else:
             # Queries and keys are larger, so that attention is peaked and a wrong rotation moves the logits.
-            gain = 1.4 if "q_proj" in name or "k_proj" in name else 1.0
-            value = noise * gain / parameter.shape[1] ** 0.5
+            gain = 1.4 if any(part in name for part in ("q_proj", "k_proj", "qkv_proj", "mlp.gate.")) else 1.0
+            value = noise * gain / parameter.shape[-1] ** 0.5
         with torch.no_grad():
             parameter.copy_(value)
 
 
 def build(config, seed):
     """A model of `config` in f32 with the weights of `seed`."""
-    model = MistralForCausalLM(config) if config.model_type == "mistral" else LlamaForCausalLM(config)
-    model = model.float().eval()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     randomise(model, seed)
     return model
 
 
 def load(folder, **options):
     """A saved model as transformers reads it, computed in f32."""
-    from transformers import AutoModelForCausalLM
-
     options.setdefault("dtype", torch.float32)
     return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **options).eval()
 

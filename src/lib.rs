@@ -49,14 +49,14 @@
 //! Backends add up; which of those built in runs is chosen when the program runs.
 
 pub use llmkit_core::{
-    ChatRequest, ChatResponse, Embedder, Error, FinishReason, LanguageModel, Message, Reranker, Result, Role,
-    ShapeMismatch, ToolCall, Usage,
+    ChatEvent, ChatRequest, ChatResponse, ChatStream, Embedder, Error, FinishReason, LanguageModel, Message,
+    Reranker, Result, Role, ShapeMismatch, ToolCall, Usage,
 };
 
 #[cfg(feature = "models")]
 pub use llmkit_core::{
-    Adapter, ChatTemplate, Device, NoAdapter, Site, Sublayer, Tokenizer, checkpoint, generate, kernels,
-    models, nn,
+    Adapter, ChatTemplate, Device, NoAdapter, Site, Sublayer, Tokenizer, checkpoint, embed, engine, generate,
+    kernels, models, nn,
 };
 
 #[cfg(feature = "hub")]

@@ -30,7 +30,8 @@
 //!   `Tokenizer`, `ChatTemplate`, `Device`, and `Adapter`, the places where a fine-tuning method acts;
 //! - `checkpoint`: safetensors and GGUF, read and written;
 //! - `models`: the architectures, one file each; `nn`: the layers that they share; `kernels`: fused operations under those;
-//! - `generate`: logits to text.
+//! - `generate`: logits to text; `embed`: texts to vectors, and pairs of texts to scores;
+//! - `engine`: a local model on its own thread, which is a [`LanguageModel`].
 //!
 //! # Features
 //!
@@ -50,6 +51,10 @@ mod model;
 
 #[cfg(feature = "models")]
 pub mod checkpoint;
+#[cfg(feature = "models")]
+pub mod embed;
+#[cfg(feature = "models")]
+pub mod engine;
 #[cfg(feature = "models")]
 pub mod generate;
 #[cfg(feature = "models")]
@@ -71,12 +76,14 @@ pub mod hub;
 
 pub use chat::{Message, Role, ToolCall};
 pub use error::{Error, Result, ShapeMismatch};
-pub use model::{ChatRequest, ChatResponse, Embedder, FinishReason, LanguageModel, Reranker, Usage};
+pub use model::{
+    ChatEvent, ChatRequest, ChatResponse, ChatStream, Embedder, FinishReason, LanguageModel, Reranker, Usage,
+};
 
 #[cfg(feature = "models")]
 pub use {
     adapter::{Adapter, NoAdapter, Site, Sublayer},
     chat::{ChatTemplate, MarkedText, RenderOptions},
     device::Device,
-    tokenizer::{DecodeStream, Tokenizer},
+    tokenizer::{DecodeStream, Encoded, Tokenizer},
 };

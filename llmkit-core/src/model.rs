@@ -1,6 +1,11 @@
 //! What applications speak: local and remote models alike, behind async, object-safe traits.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use async_trait::async_trait;
+use futures_core::Stream;
 use serde::{Deserialize, Serialize};
 
 use crate::{Message, Result};
@@ -17,6 +22,42 @@ pub trait LanguageModel: Send + Sync {
     /// [`Error::Model`](crate::Error::Model) when the model cannot answer, [`Error::Generation`](crate::Error::Generation) when a
     /// setting is out of range.
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse>;
+
+    /// Answers the conversation in `request` and hands over the text as it comes; dropping the stream cancels the answer. The last event of
+    /// an answer that succeeds is [`ChatEvent::Done`].
+    ///
+    /// A model that can't stream gives its answer at once.
+    ///
+    /// # Errors
+    /// As [`chat`](Self::chat), here or out of the stream.
+    async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
+        let response = self.chat(request).await?;
+        let text = ChatEvent::Text(response.message.content.clone());
+        Ok(Box::pin(AtOnce(VecDeque::from([text, ChatEvent::Done(response)]))))
+    }
+}
+
+/// The events of an answer, as [`LanguageModel::chat_stream`] gives them.
+pub type ChatStream = Pin<Box<dyn Stream<Item = Result<ChatEvent>> + Send>>;
+
+/// A part of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChatEvent {
+    /// More of the answer's text.
+    Text(String),
+    /// The answer is over; this is all of it.
+    Done(ChatResponse),
+}
+
+/// Events that are there already.
+struct AtOnce(VecDeque<ChatEvent>);
+
+impl Stream for AtOnce {
+    type Item = Result<ChatEvent>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.pop_front().map(Ok))
+    }
 }
 
 /// A model that turns texts into vectors.
@@ -61,6 +102,9 @@ pub struct ChatRequest {
     pub stop: Vec<String>,
     /// Fixes sampling.
     pub seed: Option<u64>,
+    /// The adapter that answers, by the name under which the model has it; none for the model as it is.
+    #[serde(default)]
+    pub adapter: Option<String>,
 }
 
 impl ChatRequest {
@@ -102,4 +146,7 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Tokens of the answer.
     pub completion_tokens: usize,
+    /// Tokens of the prompt that were remembered from before and not read again.
+    #[serde(default)]
+    pub cached_tokens: usize,
 }

@@ -8,10 +8,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use llmkit_core::generate::{
-    Decoding, Dry, Event, Generated, GenerationConfig, Logprobs, NextToken, PREFILL_CHUNK, Sampler, Sampling,
-    TextDecoder, generate,
+    Decoding, Dry, Event, Generated, GenerationConfig, Logprobs, Mirostat, NextToken, PREFILL_CHUNK, Sampler,
+    Sampling, TextDecoder, generate,
 };
-use llmkit_core::{Error, FinishReason, Result};
+use llmkit_core::{Error, FinishReason, Result, Tokenizer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -273,6 +273,43 @@ fn dry_is_that_of_llama_cpp() {
         }
     }
     assert!(changed > 40, "only {changed} are penalised at all");
+}
+
+#[test]
+fn dry_breakers_are_found_in_a_tokenizer() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer/byte_level");
+    let tokenizer = Tokenizer::from_folder(folder).unwrap();
+    let dry = Dry::new(0.8).with_breaker_texts(&tokenizer, ["e", "the"]).unwrap();
+    let text = |ids: &[u32]| tokenizer.decode(ids, false).unwrap();
+    for id in 0..tokenizer.vocab_size() as u32 {
+        assert_eq!(dry.breakers.contains(&vec![id]), text(&[id]).contains('e'), "{:?}", text(&[id]));
+    }
+    let longer: Vec<String> = dry.breakers.iter().filter(|ids| ids.len() > 1).map(|ids| text(ids)).collect();
+    assert!(!longer.is_empty() && longer.iter().all(|text| text.ends_with("the")), "{longer:?}");
+    assert!(Dry::new(0.8).with_breaker_texts(&tokenizer, [""]).is_err());
+}
+
+#[test]
+fn mirostat_keeps_the_surprise_near_its_target() {
+    // 64 tokens alike have 6 bits of surprise each; these fall off slowly, and without a border have 5.5 on average.
+    let logits: Vec<f32> = (0..64).map(|id| id as f32 / -20.0).collect();
+    let surprise = |tau: f32| {
+        let sampling = Sampling::default().with_mirostat(Mirostat::new(tau, 0.1));
+        let config = GenerationConfig::new().with_sampling(sampling).with_seed(2);
+        let mut sampler = Sampler::new(&config, &[0]).unwrap();
+        let mut bits = Vec::new();
+        for _ in 0..3000 {
+            let kept = sampler.distribution(&mut logits.clone()).unwrap();
+            let chosen = sampler.choose(&mut logits.clone()).unwrap();
+            let (_, probability) = kept.into_iter().find(|(id, _)| *id == chosen).unwrap();
+            bits.push(-probability.log2());
+        }
+        bits[500..].iter().sum::<f64>() / 2500.0
+    };
+    for tau in [2.0, 3.5, 5.0] {
+        let found = surprise(tau);
+        assert!((found - f64::from(tau)).abs() < 0.05, "{found} bits for {tau}");
+    }
 }
 
 /// Makes `sampler` choose `ids`, by barring all others.

@@ -13,8 +13,8 @@ use llmkit_core::generate::{
     BatchRequest, BeamSearch, Dry, Event, Generated, GenerationConfig, Mirostat, NextToken, NextTokens,
     PREFILL_CHUNK, Sampling, TextDecoder, generate, generate_batch, generate_beams,
 };
-use llmkit_core::models::{CausalLm, load_causal_lm};
-use llmkit_core::{Device, Error, FinishReason, NoAdapter, Result};
+use llmkit_core::models::{CachedModel, CausalLm, Pretrained, load_causal_lm};
+use llmkit_core::{Device, Error, FinishReason, Message, NoAdapter, Result};
 use serde::Deserialize;
 
 const VOCABULARY: usize = 11;
@@ -245,8 +245,7 @@ fn prompts_are_read_in_parts_that_bound_the_memory() {
     generate_batch(&mut next, &requests, &mut || Letters, &mut on).unwrap();
     let third = PREFILL_CHUNK / 3;
     assert_eq!(next.fed[0], [third, 30, 1]);
-    assert_eq!(next.fed[1], [PREFILL_CHUNK - third, 0, 0]);
-    assert_eq!(next.fed.len(), 2);
+    assert_eq!(next.fed[1..], [[third, 0, 0], [third, 0, 0], [PREFILL_CHUNK - 3 * third, 0, 0]]);
 }
 
 #[test]
@@ -368,6 +367,46 @@ fn beam_search_is_that_of_transformers() {
         let model = tiny(name);
         for case in cases.iter().filter(|case| case.model == name) {
             check_beams(case, &mut Uncached { model: model.as_ref(), rows: vec![Vec::new()] });
+            check_beams(case, &mut CachedModel::new(model.as_ref(), &NoAdapter));
+        }
+    }
+}
+
+/// The same with a real model and its cache, whose rows stand at different lengths.
+#[test]
+fn a_batch_on_a_model_gives_what_each_prompt_gives_alone() {
+    for name in ["gqa-tied", "untied-llama3"] {
+        let model = tiny(name);
+        let three = GenerationConfig::new()
+            .with_sampling(Sampling::new(0.9).with_top_p(0.95))
+            .with_seed(4)
+            .with_num_return_sequences(3)
+            .with_max_new_tokens(20);
+        let mut cases = mixed();
+        cases.push((vec![50, 60, 70, 80, 90, 100], three));
+        let requests: Vec<BatchRequest<'_>> =
+            cases.iter().map(|(prompt, config)| BatchRequest { prompt, config }).collect();
+        let mut next = CachedModel::new(model.as_ref(), &NoAdapter);
+        let answers = generate_batch(&mut next, &requests, &mut || Letters, &mut on).unwrap();
+        assert_eq!(answers.len(), cases.len() + 2);
+
+        let mut answers = answers.into_iter();
+        for (prompt, config) in &cases {
+            for sequence in 0..config.num_return_sequences {
+                let config =
+                    config.clone().with_seed(config.seed + sequence as u64).with_num_return_sequences(1);
+                let mut next = CachedModel::new(model.as_ref(), &NoAdapter);
+                let expected =
+                    generate(&mut next, &mut Letters, prompt, &config, &mut |_| ControlFlow::Continue(()))
+                        .unwrap();
+                let found = answers.next().unwrap();
+                assert_eq!((&found.ids, &found.text), (&expected.ids, &expected.text), "{name} {prompt:?}");
+                assert_eq!(found.finish_reason, expected.finish_reason);
+                assert_eq!(found.logprobs.len(), expected.logprobs.len());
+                for (found, expected) in found.logprobs.iter().zip(&expected.logprobs) {
+                    assert!((found.logprob - expected.logprob).abs() < 1e-4);
+                }
+            }
         }
     }
 }
@@ -396,6 +435,62 @@ fn beams_keep_within_the_context() {
 }
 
 #[test]
+fn beams_end_at_stop_texts_as_at_end_tokens() {
+    let search = |config: &GenerationConfig| {
+        let proceed = &mut |_| ControlFlow::Continue(());
+        generate_beams(&mut Several::new(1), &mut || Letters, &[3, 1], config, proceed).unwrap()
+    };
+    let beams = BeamSearch::new(4).with_length_penalty(0.7);
+    let config =
+        GenerationConfig::new().with_beams(beams).with_num_return_sequences(4).with_max_new_tokens(12);
+    // The letter of token 5.
+    let by_text = search(&config.clone().with_stop(["f"]));
+    assert_eq!(by_text, search(&config.clone().with_eos_token_ids([5])));
+    assert!(by_text.iter().any(|beam| beam.generated.finish_reason == FinishReason::Stop));
+    assert_ne!(by_text, search(&config));
+    // One of two tokens: only where the second follows the first.
+    for beam in search(&config.with_stop(["ab", "cd", "fg", "hi"])) {
+        let ids = beam.generated.ids.as_slice();
+        let pairs = ids.windows(2).filter(|pair| matches!(pair, [0, 1] | [2, 3] | [5, 6] | [7, 8])).count();
+        let stopped = beam.generated.finish_reason == FinishReason::Stop;
+        assert_eq!(pairs, usize::from(stopped), "{ids:?}");
+        assert_eq!(beam.generated.text.len(), ids.len() - 2 * usize::from(stopped));
+    }
+}
+
+#[test]
+fn a_reply_with_beams_is_the_best_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama/gguf/model.gguf");
+    let device = Device::from_env().unwrap().resolve().unwrap();
+    let pretrained = Pretrained::load(path, &device).unwrap();
+    let question = [Message::user("Hello!")];
+    let config = pretrained.generation.clone().with_max_new_tokens(8).with_beams(BeamSearch::new(3));
+    let mut texts = Vec::new();
+    let answer = pretrained.reply(&NoAdapter, &question, &config, &mut |text| {
+        texts.push(text.to_owned());
+        ControlFlow::Continue(())
+    });
+    let answer = answer.unwrap();
+    assert_eq!(texts.pop().unwrap(), answer.text);
+    assert!(texts.len() > 1 && texts.iter().all(String::is_empty), "{texts:?}");
+
+    let prompt = pretrained.chat_template.render(&question, true).unwrap();
+    let prompt = pretrained.tokenizer.encode(&prompt, false).unwrap();
+    let all = config.clone().with_num_return_sequences(3);
+    let mut next = CachedModel::new(pretrained.model.as_ref(), &NoAdapter);
+    let new_decoder = &mut || pretrained.tokenizer.decode_stream(true);
+    let found =
+        generate_beams(&mut next, new_decoder, &prompt, &all, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(found[0].generated, answer);
+    assert_eq!(found.len(), 3);
+
+    let stopped = pretrained.reply(&NoAdapter, &question, &config, &mut |_| ControlFlow::Break(())).unwrap();
+    assert_eq!((stopped.finish_reason, stopped.ids.len()), (FinishReason::Cancelled, 0));
+    let several = pretrained.reply(&NoAdapter, &question, &all, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(several, Err(Error::Generation { setting: "num_return_sequences", .. })), "{several:?}");
+}
+
+#[test]
 fn a_break_ends_beam_search_with_what_is_finished() {
     let config =
         GenerationConfig::new().with_beams(BeamSearch::new(2)).with_eos_token_ids([0, 1, 2, 3, 4, 5]);
@@ -413,7 +508,6 @@ fn what_beam_search_does_not_know_is_refused() {
     let beams = GenerationConfig::new().with_beams(BeamSearch::new(2));
     for (config, rows, name) in [
         (GenerationConfig::new(), 1, "num_beams"),
-        (beams.clone().with_stop(["x"]), 1, "stop"),
         (beams.clone().with_logprobs(1), 1, "logprobs"),
         (beams, 2, "beams"),
     ] {

@@ -85,7 +85,8 @@ fn a_configuration_that_asks_for_something_else_names_its_field() {
         );
     }
     for scaling in [
-        json!({"rope_type": "yarn", "factor": 2.0}),
+        json!({"rope_type": "yarn", "factor": "twice"}),
+        json!({"rope_type": "spiral", "factor": 2.0}),
         json!({"rope_type": "linear"}),
         json!({"rope_type": "linear", "factor": -2.0}),
         json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0,
@@ -95,7 +96,7 @@ fn a_configuration_that_asks_for_something_else_names_its_field() {
         let error = load_with("gqa-tied", |config| config["rope_parameters"] = scaling.clone()).unwrap_err();
         assert!(matches!(error, Error::Config { .. }), "{scaling}: {error}");
     }
-    let error = load_with("mistral", |config| config["sliding_window"] = json!(16)).unwrap_err();
+    let error = load_with("mistral", |config| config["sliding_window"] = json!(0)).unwrap_err();
     assert!(error.to_string().contains("sliding_window"), "{error}");
 }
 

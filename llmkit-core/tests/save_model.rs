@@ -1,12 +1,14 @@
 //! A saved model is the model that was saved.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::{Int, Tensor};
+use llmkit_core::checkpoint::gguf::GgufType;
 use llmkit_core::checkpoint::{Checkpoint, FloatType, Safetensors, TensorSource};
-use llmkit_core::models::{SaveOptions, load_causal_lm, save_model};
-use llmkit_core::{Device, NoAdapter};
+use llmkit_core::models::{Pretrained, SaveOptions, load_causal_lm, save_model};
+use llmkit_core::{Device, Message, NoAdapter};
 
 #[test]
 fn a_saved_model_computes_what_the_original_does() {
@@ -33,4 +35,24 @@ fn a_saved_model_computes_what_the_original_does() {
             assert_eq!(config["hidden_size"], model.config()["hidden_size"]);
         }
     }
+}
+
+#[test]
+fn a_model_saved_as_gguf_answers_as_the_original() {
+    let device = Device::from_env().unwrap().resolve().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+    let original = Pretrained::load(fixtures.join("gguf/model.gguf"), &device).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("saved.gguf");
+    original.save_gguf(&path, GgufType::F32).unwrap();
+    let saved = Pretrained::load(&path, &device).unwrap();
+    let question = [Message::user("Where is the library?")];
+    let config = original.generation.clone().with_max_new_tokens(12);
+    let answer = |model: &Pretrained| {
+        model.reply(&NoAdapter, &question, &config, &mut |_| ControlFlow::Continue(())).unwrap()
+    };
+    let expected = answer(&original);
+    assert!(!expected.ids.is_empty());
+    assert_eq!(answer(&saved), expected);
+    assert_eq!(saved.model.config()["hidden_size"], original.model.config()["hidden_size"]);
 }

@@ -125,6 +125,68 @@ fn a_sentencepiece_gguf_encodes_and_decodes_as_transformers_does() {
 }
 
 #[test]
+fn a_tokenizer_goes_into_a_gguf_and_comes_back() {
+    for (kind, variant) in [("byte_level", "smollm"), ("sentencepiece", "llama")] {
+        let original = Tokenizer::from_folder(fixtures().join(kind)).unwrap();
+        let metadata = original.to_gguf().unwrap();
+        let expected = expected(kind);
+        let again = Tokenizer::from_gguf(&metadata).unwrap();
+        assert_eq!(again.vocab_size(), expected.size);
+        assert_encodes(&again, &expected.variants[variant], kind);
+        assert_decodes(&again, &expected.decodings);
+        assert_eq!(again.encode("a", true).unwrap(), original.encode("a", true).unwrap(), "{kind}");
+        assert_eq!(again.bos_token_id(), original.bos_token_id());
+        assert_eq!(again.eos_token_ids(), original.eos_token_ids());
+        assert_eq!(again.pad_token_id(), original.pad_token_id());
+        for id in 0..expected.size as u32 {
+            assert_eq!(again.is_special(id), original.is_special(id), "{kind}: {id}");
+        }
+        assert_eq!(again.to_gguf().unwrap(), metadata, "{kind}: a second time");
+        // What the file that Python wrote says, this one says too, apart from the scores, which are ranks.
+        for (key, value) in self::metadata(kind) {
+            // A byte-level vocabulary has no use for an unknown token, and tokenizer.json does not name one.
+            let theirs_alone = !key.starts_with("tokenizer.")
+                || key == "tokenizer.ggml.scores"
+                || kind == "byte_level" && key == "tokenizer.ggml.unknown_token_id";
+            assert!(theirs_alone || metadata.get(&key) == Some(&value), "{kind}: {key}");
+        }
+    }
+}
+
+#[test]
+fn scores_stand_for_merges() {
+    // llama.cpp reads the scores of a SentencePiece vocabulary and not the merges.
+    let mut metadata = Tokenizer::from_folder(fixtures().join("sentencepiece")).unwrap().to_gguf().unwrap();
+    assert!(metadata.remove("tokenizer.ggml.merges").is_some());
+    let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+    assert_encodes(&tokenizer, &expected("sentencepiece").variants["llama"], "by scores");
+}
+
+#[test]
+fn what_a_gguf_has_no_place_for_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let reason = |kind: &str, change: &dyn Fn(&mut Value)| {
+        let mut json: Value = read(fixtures().join(kind).join("tokenizer.json"));
+        change(&mut json);
+        fs::write(&path, json.to_string()).unwrap();
+        Tokenizer::from_file(&path).unwrap().to_gguf().unwrap_err().to_string()
+    };
+    let split = json!({ "type": "WhitespaceSplit" });
+    let cases: [(&str, &dyn Fn(&mut Value), &str); 5] = [
+        ("byte_level", &|json| json["pre_tokenizer"]["pretokenizers"][0] = split.clone(), "pre-tokenizer"),
+        ("byte_level", &|json| json["normalizer"] = json!({ "type": "Lowercase" }), "pre-tokenizer"),
+        ("byte_level", &|json| json["model"]["ignore_merges"] = json!(true), "ignore_merges"),
+        ("sentencepiece", &|json| json["normalizer"] = json!({ "type": "NFKC" }), "normalizer"),
+        ("sentencepiece", &|json| json["model"]["byte_fallback"] = json!(false), "bytes"),
+    ];
+    for (kind, change, expected) in cases {
+        let found = reason(kind, change);
+        assert!(found.contains("GGUF") && found.contains(expected), "{found}");
+    }
+}
+
+#[test]
 fn what_is_saved_reads_back_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new/tokenizer.json");

@@ -8,9 +8,10 @@ use crate::{Error, Result};
 /// PEFT's `target_modules` and `exclude_modules`: which layers a method acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Targets {
-    /// PEFT's choice for the model's architecture: `q_proj` and `v_proj` for Llama and its kin.
+    /// PEFT's choice for the model's architecture: `q_proj` and `v_proj` for Llama and its kin. Phi-3, whose projections are fused, has no
+    /// such layers: name its `qkv_proj` instead.
     ModelDefault,
-    /// Every linear layer but the output head.
+    /// Every linear layer but the output head; those of experts, and their router, included.
     AllLinear,
     /// Layers whose whole path matches this regular expression.
     Regex(String),

@@ -89,6 +89,9 @@ peft_fixtures! {
     an_embedding_saved_whole: "lora-modules-to-save-embed",
     excluded_modules: "lora-exclude",
     a_bias_on_lora_b: "lora-b-bias",
+    all_linear_layers_of_gemma3: "lora-gemma3",
+    fused_projections_of_phi3: "lora-phi3",
+    attention_of_qwen3_moe: "lora-qwen3-moe",
 }
 
 #[test]

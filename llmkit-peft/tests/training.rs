@@ -140,6 +140,26 @@ fn recomputed_gradients_equal_ordinary_ones() {
 }
 
 #[test]
+fn recomputed_gradients_equal_ordinary_ones_in_other_architectures() {
+    // Windows, several rotations, norms by 1 + weight, fused projections, experts.
+    for name in ["gemma3", "phi4-longrope", "qwen2-window", "qwen3-moe", "mixtral"] {
+        let model = base(&format!("../decoders/{name}"));
+        let lora = random_lora(model.as_ref(), all_linear()).train();
+        let examples = examples(5, 60);
+        let rows: Vec<_> = examples.iter().collect();
+        let of = |recompute, loss_chunk| {
+            let (loss, gradients) =
+                gradients_of(model.as_ref(), &lora, &rows, StepOptions { recompute, loss_chunk });
+            (loss, by_name(&lora, &gradients))
+        };
+        let (loss, ordinary) = of(Recompute::Off, 256);
+        let (again, recomputed) = of(Recompute::Blocks, 5);
+        assert!((loss - again).abs() < 1e-4 * loss, "{name}: {loss} {again}");
+        assert_close(&ordinary, &recomputed, 1e-4);
+    }
+}
+
+#[test]
 fn dropout_follows_its_seed() {
     let model = base("gqa-tied");
     let lora = random_lora(model.as_ref(), all_linear().with_dropout(0.5));

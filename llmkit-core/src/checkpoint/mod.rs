@@ -159,7 +159,7 @@ fn read_config(path: &Path) -> Result<Value> {
 }
 
 /// Parses a JSON file of at most `max_bytes`.
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path, max_bytes: u64) -> Result<T> {
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, max_bytes: u64) -> Result<T> {
     let file = fs::File::open(path).map_err(Error::io("read", path))?;
     let mut text = Vec::new();
     // One byte beyond the limit tells "too long" from "just long enough", whatever the file system claims its length to be.

@@ -107,7 +107,8 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Feeds every row its prompt, in parts that bound the memory: at most [`PREFILL_CHUNK`] tokens of all rows together (and one of each).
+    /// Feeds every row its prompt, in parts that bound the memory: at most [`PREFILL_CHUNK`] places in all rows together (and one in each),
+    /// as a row that rests may take as much room as one that reads.
     fn read_prompts(
         &mut self,
         requests: &[BatchRequest<'_>],
@@ -115,12 +116,12 @@ impl Batch<'_> {
     ) -> Result<()> {
         let mut fed = vec![0; requests.len()];
         loop {
-            let unread = |row: &&Row| fed[row.request] < requests[row.request].prompt.len();
-            let reading = self.rows.iter().filter(unread).count();
-            if reading == 0 {
+            let mut unread =
+                self.rows.iter().map(|row| requests[row.request].prompt.len() - fed[row.request]);
+            if unread.all(|tokens| tokens == 0) {
                 return Ok(());
             }
-            let most = (PREFILL_CHUNK / reading).max(1);
+            let most = (PREFILL_CHUNK / self.rows.len()).max(1);
             let parts: Vec<&[u32]> = self
                 .rows
                 .iter()

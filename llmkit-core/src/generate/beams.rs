@@ -4,8 +4,11 @@ use std::ops::ControlFlow;
 use super::logprobs::log_softmax;
 use super::processors::Processors;
 use super::stream::check_prompt;
-use super::{Generated, GenerationConfig, NextTokens, PREFILL_CHUNK, TextDecoder};
+use super::{Generated, GenerationConfig, NextTokens, PREFILL_CHUNK, StopScanner, TextDecoder};
 use crate::{Error, FinishReason, Result};
+
+/// The most sequences of one prompt: a settings file must not be able to ask for all memory.
+pub(super) const MAX_SEQUENCES: usize = 1024;
 
 /// Takes a sequence out of the running, in a number that leaves other scores apart: transformers' own.
 const OUT: f32 = -1.0e9;
@@ -14,7 +17,7 @@ const OUT: f32 = -1.0e9;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct BeamSearch {
-    /// How many sequences are continued, at least 2.
+    /// How many sequences are continued, from 2 to 1,024.
     pub num_beams: usize,
     /// A sequence's score is the sum of its log-probabilities divided by its length to this power: above 0 prefers longer answers, below 0
     /// shorter ones. Default 1.
@@ -58,10 +61,10 @@ impl BeamSearch {
     /// # Errors
     /// [`Error::Generation`] naming the first one out of range.
     pub fn validate(&self) -> Result<()> {
-        if self.num_beams < 2 {
+        if !(2..=MAX_SEQUENCES).contains(&self.num_beams) {
             return Err(Error::Generation {
                 setting: "num_beams",
-                expected: "at least 2 (leave beams unset for one sequence)",
+                expected: "from 2 to 1024 (leave beams unset for one sequence)",
                 found: self.num_beams.to_string(),
             });
         }
@@ -89,14 +92,14 @@ pub struct Beam {
 /// Finds the [`num_return_sequences`](GenerationConfig::num_return_sequences) best answers to `prompt` by beam search, the best first, with
 /// the scores and in the order of transformers' `generate`.
 ///
-/// The penalties and bars of the settings act on the log-probabilities. `next` has one row, and has
+/// The penalties and bars of the settings act on the log-probabilities. A sequence ends at an end token or a stop text. `next` has one row, and has
 /// [`num_beams`](BeamSearch::num_beams) afterwards, whose contents mean nothing to the caller. `on_step` is told how many tokens the beams
 /// have, 0 after each part of the prompt that was read; a break ends the search with the answers finished so far, of which there may be
 /// none.
 ///
 /// # Errors
-/// - [`Error::Generation`] when a setting is out of range, no beams are set, or stop texts or log-probabilities are asked for, which beam
-///   search does not know; when the prompt is empty or does not fit; when `next` has more than one row;
+/// - [`Error::Generation`] when a setting is out of range, no beams are set, or log-probabilities are asked for, which beam search does not
+///   know; when the prompt is empty or does not fit; when `next` has more than one row;
 /// - [`Error::Logits`] when the model's output is unusable;
 /// - whatever `next` and the decoders report.
 pub fn generate_beams<D: TextDecoder>(
@@ -123,7 +126,9 @@ pub fn generate_beams<D: TextDecoder>(
     next.select(&vec![0; beams.num_beams])?;
     let mut logits = vec![logits.swap_remove(0); beams.num_beams];
 
-    while let Some(parents) = search.step(&mut logits)? {
+    // Written anew each time: beams part too often for each to keep a decoder.
+    let mut text_of = |ids: &[u32]| text_of(ids, config, new_decoder());
+    while let Some(parents) = search.step(&mut logits, &mut text_of)? {
         if on_step(search.length).is_break() {
             break;
         }
@@ -132,17 +137,29 @@ pub fn generate_beams<D: TextDecoder>(
         next.feed_rows(&tokens, &mut logits)?;
     }
     let best = search.finished.into_iter().filter(|beam| beam.ended).take(config.num_return_sequences);
-    best.map(|beam| beam.into_answer(config, prompt.len(), new_decoder())).collect()
+    best.map(|beam| beam.into_answer(config, prompt.len(), &mut text_of)).collect()
 }
+
+/// The text of an answer, up to a stop text, and whether one was found.
+fn text_of<D: TextDecoder>(ids: &[u32], config: &GenerationConfig, mut decoder: D) -> Result<(String, bool)> {
+    let mut scanner = StopScanner::new(&config.stop);
+    let mut text = String::new();
+    for id in ids.iter().filter(|id| !config.eos_token_ids.contains(id)) {
+        text += &scanner.push(&decoder.step(*id)?.unwrap_or_default());
+    }
+    text += &scanner.push(&decoder.finish()?.unwrap_or_default());
+    text += &scanner.finish();
+    Ok((text, scanner.found().is_some()))
+}
+
+/// See [`text_of`].
+type TextOf<'a> = &'a mut dyn FnMut(&[u32]) -> Result<(String, bool)>;
 
 fn check<'a>(next: &dyn NextTokens, config: &'a GenerationConfig) -> Result<&'a BeamSearch> {
     let refuse = |setting, expected, found| Err(Error::Generation { setting, expected, found });
     let Some(beams) = &config.beams else {
         return refuse("num_beams", "beams", "none set".to_owned());
     };
-    if let Some(stop) = config.stop.first() {
-        return refuse("stop", "no stop texts in beam search", format!("{stop:?}"));
-    }
     if config.logprobs.is_some() {
         return refuse(
             "logprobs",
@@ -180,22 +197,15 @@ struct Finished {
 }
 
 impl Finished {
-    fn into_answer<D: TextDecoder>(
+    fn into_answer(
         self,
         config: &GenerationConfig,
         prompt_tokens: usize,
-        mut decoder: D,
+        text_of: TextOf<'_>,
     ) -> Result<Beam> {
-        let mut text = String::new();
-        let mut finish_reason = FinishReason::Length;
-        for id in &self.ids {
-            if config.eos_token_ids.contains(id) {
-                finish_reason = FinishReason::Stop;
-            } else if let Some(piece) = decoder.step(*id)? {
-                text += &piece;
-            }
-        }
-        text += &decoder.finish()?.unwrap_or_default();
+        let (text, stopped) = text_of(&self.ids)?;
+        let ended = self.ids.last().is_some_and(|id| config.eos_token_ids.contains(id));
+        let finish_reason = if ended || stopped { FinishReason::Stop } else { FinishReason::Length };
         let generated = Generated { ids: self.ids, text, finish_reason, prompt_tokens, logprobs: Vec::new() };
         Ok(Beam { generated, score: self.score })
     }
@@ -220,6 +230,16 @@ impl Continuation {
 /// The greater score first.
 fn by_score(one: f32, other: f32) -> Ordering {
     other.total_cmp(&one)
+}
+
+/// The best `kept` of them, the best first.
+fn best(mut all: Vec<Continuation>, kept: usize) -> Vec<Continuation> {
+    if kept < all.len() {
+        all.select_nth_unstable_by(kept, Continuation::better);
+        all.truncate(kept);
+    }
+    all.sort_unstable_by(Continuation::better);
+    all
 }
 
 /// The state of transformers' `_beam_search` for one prompt; sums and scores are f32 as there.
@@ -256,8 +276,9 @@ impl<'a> Search<'a> {
     }
 
     /// Continues every beam by a token; which beam each of the new ones continues, or nothing when the search is over.
-    fn step(&mut self, logits: &mut [Vec<f32>]) -> Result<Option<Vec<usize>>> {
-        let best = self.continuations(logits)?;
+    fn step(&mut self, logits: &mut [Vec<f32>], text_of: TextOf<'_>) -> Result<Option<Vec<usize>>> {
+        let mut best = self.continuations(logits)?;
+        self.stop_at_texts(&mut best, text_of)?;
         self.length += 1;
         let (parents, running) = self.run_on(&best);
         self.finish(&best);
@@ -269,27 +290,43 @@ impl<'a> Search<'a> {
 
     /// The best continuations of all beams, the best first: so many that even if every end token is among each beam's, enough go on.
     fn continuations(&self, logits: &mut [Vec<f32>]) -> Result<Vec<Continuation>> {
+        let kept = (1 + self.config.eos_token_ids.len()).max(2) * self.beams.num_beams;
         let mut all = Vec::new();
         for (beam, (running, scores)) in self.running.iter().zip(logits.iter_mut()).enumerate() {
             log_softmax(scores);
             running.processors.apply(scores)?;
-            all.extend((0..).zip(scores.iter()).map(|(id, score)| Continuation {
+            let continuations = (0..).zip(scores.iter()).map(|(id, score)| Continuation {
                 beam,
                 id,
                 sum: score + running.sum,
                 ends: self.length + 1 >= self.max_length || self.config.eos_token_ids.contains(&id),
-            }));
+            });
+            // What is not among the best of its own beam is not among the best of all.
+            all.extend(best(continuations.collect(), kept));
         }
-        let kept = (1 + self.config.eos_token_ids.len()).max(2) * self.beams.num_beams;
-        if kept < all.len() {
-            all.select_nth_unstable_by(kept, Continuation::better);
-            all.truncate(kept);
-        }
-        all.sort_unstable_by(Continuation::better);
+        let all = best(all, kept);
         match all.first() {
             Some(best) if best.sum > f32::NEG_INFINITY => Ok(all),
             _ => Err(self.running[0].processors.nothing_left(&logits[0])),
         }
+    }
+
+    /// Marks those that end with a stop text. A sequence that had one before is not continued.
+    fn stop_at_texts(&self, best: &mut [Continuation], text_of: TextOf<'_>) -> Result<()> {
+        if self.config.stop.is_empty() {
+            return Ok(());
+        }
+        for one in best.iter_mut().filter(|one| !one.ends) {
+            one.ends = text_of(&self.answer(one))?.1;
+        }
+        Ok(())
+    }
+
+    /// The tokens of a beam and the one that continues it.
+    fn answer(&self, one: &Continuation) -> Vec<u32> {
+        let mut ids = self.running[one.beam].processors.answer().to_vec();
+        ids.push(one.id);
+        ids
     }
 
     /// The beams of the next step, each with the one that it continues.
@@ -320,9 +357,7 @@ impl<'a> Search<'a> {
             for bar in [full, !self.can_improve, !ended] {
                 score += if bar { OUT } else { 0.0 };
             }
-            let mut ids = self.running[one.beam].processors.answer().to_vec();
-            ids.push(one.id);
-            self.finished.push(Finished { ids, score, ended });
+            self.finished.push(Finished { ids: self.answer(one), score, ended });
         }
         self.finished.sort_by(|one, other| by_score(one.score, other.score));
         self.finished.truncate(self.beams.num_beams);

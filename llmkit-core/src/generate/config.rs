@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::beams::MAX_SEQUENCES;
 use super::{BeamSearch, Decoding, Dry, Sampling};
 use crate::{ChatRequest, Error, Result};
 
@@ -41,7 +42,7 @@ pub struct GenerationConfig {
     pub begin_suppress_tokens: Vec<u32>,
     /// Reports the log-probability of each chosen token and of this many of the likeliest ones, which may be 0. Default: none at all.
     pub logprobs: Option<usize>,
-    /// How many answers a prompt gets from [`generate_batch`](super::generate_batch) or [`generate_beams`](super::generate_beams). Default
+    /// How many answers, up to 1,024, a prompt gets from [`generate_batch`](super::generate_batch) or [`generate_beams`](super::generate_beams). Default
     /// 1.
     pub num_return_sequences: usize,
     /// Beam search, by [`generate_beams`](super::generate_beams). Default none.
@@ -309,8 +310,8 @@ impl GenerationConfig {
     fn validate_sequences(&self) -> Result<()> {
         let refuse = |setting, expected, found| Err(Error::Generation { setting, expected, found });
         let sequences = self.num_return_sequences;
-        if sequences == 0 {
-            return refuse("num_return_sequences", "at least 1", "0".into());
+        if !(1..=MAX_SEQUENCES).contains(&sequences) {
+            return refuse("num_return_sequences", "from 1 to 1024", sequences.to_string());
         }
         let Some(beams) = &self.beams else {
             if sequences > 1 && self.decoding == Decoding::Greedy {
@@ -360,7 +361,11 @@ mod tests {
             refused(config().with_dry(Dry::new(1.0).with_breakers([vec![]]))),
             "dry_sequence_breakers"
         );
-        assert_eq!(refused(config().with_num_return_sequences(0)), "num_return_sequences");
+        for sequences in [0, usize::MAX] {
+            let config = config().with_sampling(Sampling::default()).with_num_return_sequences(sequences);
+            assert_eq!(refused(config), "num_return_sequences");
+        }
+        assert_eq!(refused(config().with_beams(BeamSearch::new(usize::MAX))), "num_beams");
         assert_eq!(refused(config().with_num_return_sequences(2)), "num_return_sequences");
         let beams = config().with_beams(BeamSearch::new(2));
         assert_eq!(refused(beams.clone().with_num_return_sequences(3)), "num_return_sequences");

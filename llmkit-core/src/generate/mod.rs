@@ -50,6 +50,32 @@
 //! # Ok::<(), llmkit_core::Error>(())
 //! ```
 //!
+//! Several prompts at once, on a model that can continue several rows:
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use llmkit_core::generate::{BatchRequest, Sampling, generate_batch};
+//! use llmkit_core::models::{CachedModel, Pretrained};
+//! use llmkit_core::{Device, NoAdapter};
+//!
+//! # fn main() -> llmkit_core::Result<()> {
+//! let pretrained = Pretrained::load("SmolLM2-135M-Instruct", &Device::Auto.resolve()?)?;
+//! let config = pretrained.generation.clone().with_sampling(Sampling::new(0.8).with_min_p(0.05));
+//! let prompts = pretrained.tokenizer.encode_batch(&["The sea is", "Once upon a time"], true)?;
+//! let requests: Vec<_> = prompts.iter().map(|prompt| BatchRequest { prompt, config: &config }).collect();
+//! let answers = generate_batch(
+//!     &mut CachedModel::new(pretrained.model.as_ref(), &NoAdapter),
+//!     &requests,
+//!     &mut || pretrained.tokenizer.decode_stream(true),
+//!     &mut |_, _| ControlFlow::Continue(()),
+//! )?;
+//! for answer in answers {
+//!     println!("{}", answer.text);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What is where:
 //! - [`GenerationConfig`], [`Decoding`], [`Sampling`]: the settings, and the Hugging Face file of them;
 //! - [`Sampler`]: logits to a token, in transformers' order and with its semantics;

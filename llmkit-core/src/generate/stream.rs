@@ -58,7 +58,7 @@ pub struct Generated {
 impl Generated {
     /// Tokens read and written.
     pub fn usage(&self) -> Usage {
-        Usage { prompt_tokens: self.prompt_tokens, completion_tokens: self.ids.len() }
+        Usage { prompt_tokens: self.prompt_tokens, completion_tokens: self.ids.len(), cached_tokens: 0 }
     }
 }
 

@@ -98,9 +98,8 @@ impl RepoCache {
         progress: &mut dyn FnMut(u64, Option<u64>),
     ) -> Result<(), Failure> {
         let blobs = self.folder.join("blobs");
-        let snapshot = self.snapshot(commit);
-        let place = snapshot.join(name);
-        for folder in [&blobs, place.parent().unwrap_or(&snapshot)] {
+        let place = self.snapshot(commit).join(name);
+        for folder in [Some(blobs.as_path()), place.parent()].into_iter().flatten() {
             fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         }
         let blob = blobs.join(&file.etag);
@@ -111,7 +110,7 @@ impl RepoCache {
                 receive(&blob, name, file, progress)?;
             }
         }
-        Ok(link(&blob, &place, name.matches('/').count())?)
+        Ok(link(&blob, &place, name.split('/').count())?)
     }
 
     /// Remembers that `revision` stands for `commit`.
@@ -250,8 +249,8 @@ fn damaged(name: &str, found: &str, expected: &str) -> Failure {
     refused(format!("{name} was damaged on its way: its SHA-256 is {found}, it should be {expected}"))
 }
 
-/// Makes `to` another name of `blob`, as huggingface_hub does: a relative link, or a file of its own where links aren't to be had.
-/// `depth` counts the folders between the snapshot and `to`.
+/// Makes `to`, which lies `depth` below the snapshots' folder of its commit, another name of `blob`, as huggingface_hub does: a relative
+/// link, or a file of its own where links aren't to be had.
 fn link(blob: &Path, to: &Path, depth: usize) -> Result<()> {
     // What is left of a blob that somebody removed.
     if fs::symlink_metadata(to).is_ok() {
@@ -259,7 +258,7 @@ fn link(blob: &Path, to: &Path, depth: usize) -> Result<()> {
     }
     #[cfg(unix)]
     if let Some(name) = blob.file_name()
-        && std::os::unix::fs::symlink(Path::new(&"../".repeat(depth + 2)).join("blobs").join(name), to)
+        && std::os::unix::fs::symlink(Path::new(&"../".repeat(depth + 1)).join("blobs").join(name), to)
             .is_ok()
     {
         return Ok(());

@@ -12,7 +12,7 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 pub(super) const ADAPTER: &str = "adapter_model.safetensors";
 
 /// What is worth having beside the weights.
-const SMALL: [&str; 16] = [
+const SMALL: [&str; 15] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -28,13 +28,15 @@ const SMALL: [&str; 16] = [
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
-    "1_Pooling/config.json",
 ];
+
+/// The most files that are taken from the folders of modules.
+const MOST_MODULE_FILES: usize = 16;
 
 /// Where a model keeps further chat templates, such as one for conversations with tools.
 const TEMPLATES: &str = "additional_chat_templates/";
 /// The most of those that are fetched.
-const MAX_TEMPLATES: usize = 20;
+const MOST_TEMPLATES: usize = 20;
 
 /// What a repository holds at one commit.
 #[derive(Debug)]
@@ -68,14 +70,13 @@ impl Listing {
         Ok(Self { commit: answer.sha, files })
     }
 
-    /// Those of the files beside the weights that exist. The names are ours, but for those of further chat templates, which are plain.
-    pub(super) fn small_files(&self) -> Vec<String> {
-        let is_template = |name: &&String| {
-            name.strip_prefix(TEMPLATES).is_some_and(|name| name.ends_with(".jinja") && !name.contains('/'))
-                && is_plain_path(name)
-        };
-        let templates = self.files.iter().filter(is_template).take(MAX_TEMPLATES).cloned();
-        SMALL.into_iter().filter(|name| self.has(name)).map(str::to_owned).chain(templates).collect()
+    /// Those of the files beside the weights that exist, the modules of sentence-transformers, and further chat templates. The names are
+    /// ours or of a form that is, so a hostile listing can't lead elsewhere.
+    pub(super) fn small_files(&self) -> impl Iterator<Item = &str> {
+        let modules = self.files.iter().map(String::as_str).filter(|name| is_module_file(name));
+        let templates = self.files.iter().map(String::as_str).filter(|name| is_template(name));
+        let ours = SMALL.into_iter().filter(|name| self.has(name));
+        ours.chain(modules.take(MOST_MODULE_FILES)).chain(templates.take(MOST_TEMPLATES))
     }
 
     /// The file that holds the weights, or says which files do.
@@ -97,4 +98,20 @@ impl Listing {
     pub(super) fn has(&self, name: &str) -> bool {
         self.files.iter().any(|file| file == name)
     }
+}
+
+/// A chat template with a plain name in the folder for them.
+fn is_template(name: &str) -> bool {
+    let template = name.strip_prefix(TEMPLATES);
+    template.is_some_and(|name| name.ends_with(".jinja") && !name.contains('/')) && is_plain_path(name)
+}
+
+/// A file of a module's folder: `1_Pooling/config.json`, `2_Dense/model.safetensors`.
+fn is_module_file(name: &str) -> bool {
+    let Some((folder, file)) = name.split_once('/') else { return false };
+    let Some((number, kind)) = folder.split_once('_') else { return false };
+    (1..=2).contains(&number.len())
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && ["Pooling", "Dense", "Normalize", "Dropout"].contains(&kind)
+        && ["config.json", SINGLE].contains(&file)
 }

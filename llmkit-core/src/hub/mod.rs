@@ -199,7 +199,7 @@ impl Hub {
         let commit = &listing.commit;
         let mut get = |name: &str| get(&client, repo, commit, name, cache, progress);
         for name in listing.small_files() {
-            get(&name)?;
+            get(name)?;
         }
         // Weights come last: a snapshot with all of its weights has everything else as well.
         let weights = listing.weights()?;

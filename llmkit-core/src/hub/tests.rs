@@ -118,12 +118,21 @@ fn what_a_model_needs_arrives_in_the_layout_of_huggingface_hub() {
             "config.json",
             "pytorch_model.bin",
             "../../config.json",
+            "1_Pooling/config.json",
+            "1_Pooling/../../config.json",
+            "../1_Pooling/config.json",
             "README.md",
             SINGLE,
             "tokenizer.json",
         ])
         .file("config.json", b"{}")
         .file("tokenizer.json", b"{\"a\":1}")
+        .with(
+            &format!("/acme/tiny/resolve/{COMMIT}/1_Pooling/config.json"),
+            200,
+            &[("ETag", "\"pooling\"")],
+            b"{\"pooling\":1}",
+        )
         .with(
             &format!("/acme/tiny/resolve/{COMMIT}/{SINGLE}"),
             302,
@@ -150,7 +159,8 @@ fn what_a_model_needs_arrives_in_the_layout_of_huggingface_hub() {
     assert_eq!(std::fs::read(folder.join(SINGLE)).unwrap(), b"weights");
     assert_eq!(std::fs::read(repo.join("blobs").join(hash)).unwrap(), b"weights");
     assert_eq!(std::fs::read(folder.join("config.json")).unwrap(), b"{}");
-    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3);
+    assert_eq!(std::fs::read(folder.join("1_Pooling/config.json")).unwrap(), b"{\"pooling\":1}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 4);
     assert_eq!(last, Some((SINGLE.to_owned(), 7, Some(7))));
     #[cfg(unix)]
     assert_eq!(

@@ -26,8 +26,15 @@ pub trait CausalLm: Debug + Send + Sync {
     /// The device that holds the weights, without autodiff.
     fn device(&self) -> Device;
 
-    /// Prepares for `len` positions from each sequence's start on; one start stands for all sequences.
-    fn positions(&self, starts: &[usize], len: usize) -> Positions;
+    /// Prepares for `len` positions from each sequence's start on; one start stands for all sequences. Only the first `counts[b]` of
+    /// them are real in sequence `b`, all where there are no counts.
+    fn positions(&self, starts: &[usize], len: usize, counts: Option<Arc<[usize]>>) -> Positions;
+
+    /// The length in tokens beyond which the model computes a sequence differently from its first token on, as LongRoPE does: a cache
+    /// of a sequence that grows beyond it must be filled anew, which [`CachedModel`](super::CachedModel) does by itself.
+    fn switches_at(&self) -> Option<usize> {
+        None
+    }
 
     /// Token ids to vectors, through the adapter's prompt.
     ///
@@ -74,7 +81,7 @@ pub trait CausalLm: Debug + Send + Sync {
     /// `ids [batch, seq]` to `[batch, seq, vocab]`.
     fn forward(&self, ids: Tensor<2, Int>, adapter: &dyn Adapter) -> Tensor<3> {
         let mut hidden = self.embed(ids, adapter);
-        let positions = self.positions(&[0], hidden.dims()[1]);
+        let positions = self.positions(&[0], hidden.dims()[1], None);
         for index in 0..self.num_blocks() {
             hidden = self.block(index, hidden, &positions, None, adapter);
         }
@@ -138,11 +145,10 @@ fn continue_rows<M: CausalLm + ?Sized>(
     let counts: Option<Arc<[usize]>> =
         counts.map(|counts| counts.iter().map(|count| count + seq - tokens).collect());
     let even = cache.lens().iter().all(|len| *len == cache.len());
-    let mut positions = match cache.lens() {
-        starts if !even => model.positions(starts, seq),
-        _ => model.positions(&[cache.len()], seq),
+    let positions = match cache.lens() {
+        starts if !even => model.positions(starts, seq, counts.clone()),
+        _ => model.positions(&[cache.len()], seq, counts.clone()),
     };
-    positions.counts = counts.clone();
     for index in 0..model.num_blocks() {
         hidden = model.block(index, hidden, &positions, Some(cache.layer(index)), adapter);
     }

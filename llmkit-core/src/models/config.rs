@@ -2,7 +2,6 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::nn::{RopeConfig, RopeScaling};
 use crate::{Error, Result};
 
 /// Reads a Hugging Face `config.json` field by field, so that each complaint names its field.
@@ -15,13 +14,18 @@ pub struct ConfigReader<'a> {
 /// The largest size that a field may claim: enough for every model there is, and far from overflowing a product of two.
 const LARGEST: u64 = 1 << 28;
 
-/// The most experts that are believed without a tensor for each.
-const LARGEST_FUSED: usize = 1024;
-
 impl<'a> ConfigReader<'a> {
     /// Reads `fields`, which came from `path`.
     pub fn new(path: &'a Path, fields: &'a Value) -> Self {
         Self { path, fields }
+    }
+
+    /// Reads other `fields` as if they stood in the same file.
+    pub(super) fn over<'b>(&self, fields: &'b Value) -> ConfigReader<'b>
+    where
+        'a: 'b,
+    {
+        ConfigReader { path: self.path, fields }
     }
 
     /// A positive integer that must be there.
@@ -38,36 +42,35 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Insists that the counts of parts (layers, experts) can be true of a file with `tensors` tensors: a model of a billion layers would
-    /// take the memory of a billion layers before the first missing tensor could be complained about.
-    ///
-    /// # Errors
-    /// [`Error::Config`] naming the count that is too large.
-    pub fn check_counts(&self, tensors: usize) -> Result<()> {
-        // All experts of a layer may lie in one tensor.
-        let experts = tensors.max(LARGEST_FUSED);
-        for (field, most) in [
-            ("num_hidden_layers", tensors),
-            ("num_local_experts", experts),
-            ("num_experts", experts),
-            ("n_routed_experts", experts),
-        ] {
-            if let Some(value) = self.optional(field)
-                && value.as_u64().is_some_and(|count| count > most as u64)
-            {
-                let expected = format!("at most {most}, as the file has {tensors} tensors");
-                return Err(self.wrong(field, &expected, value));
-            }
-        }
-        Ok(())
-    }
-
     /// A positive integer, or `default` where the field is missing or null.
     ///
     /// # Errors
     /// [`Error::Config`] if something else is there.
     pub fn size_or(&self, field: &str, default: usize) -> Result<usize> {
         if self.optional(field).is_some() { self.size(field) } else { Ok(default) }
+    }
+
+    /// A positive integer up to `most`, or `default`, if that is not more, where the field is missing or null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if something else is there, or the default is more than `most`.
+    pub fn at_most(&self, field: &str, default: usize, most: usize) -> Result<usize> {
+        match self.size_or(field, default)? {
+            size if size <= most => Ok(size),
+            size => Err(self.wrong(field, &format!("a positive integer up to {most}"), &size)),
+        }
+    }
+
+    /// The size of a window, or `None` where the field is null; `default` where it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if something else is there.
+    pub fn window_or(&self, field: &str, default: Option<usize>) -> Result<Option<usize>> {
+        match self.fields.get(field) {
+            None => Ok(default),
+            Some(Value::Null) => Ok(None),
+            Some(_) => self.size(field).map(Some),
+        }
     }
 
     /// A finite number, or `default` where the field is missing or null.
@@ -80,6 +83,19 @@ impl<'a> ConfigReader<'a> {
                 value.as_f64().filter(|n| n.is_finite()).ok_or_else(|| self.wrong(field, "a number", value))
             }
             None => Ok(default),
+        }
+    }
+
+    /// A text, or `default` where the field is missing or null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if something else is there.
+    pub fn text_or(&self, field: &str, default: &str) -> Result<String> {
+        match self.optional(field) {
+            Some(value) => {
+                value.as_str().map(str::to_owned).ok_or_else(|| self.wrong(field, "a text", value))
+            }
+            None => Ok(default.to_owned()),
         }
     }
 
@@ -118,90 +134,39 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// The rotary positions: `rope_parameters` as transformers 5 writes them, or `rope_theta` and `rope_scaling` as before.
+    /// A list of `len` texts, each one of `allowed`, or `None` where the field is missing or null.
     ///
     /// # Errors
-    /// [`Error::Config`] for a scaling of unknown type or with missing or impossible numbers.
-    pub fn rope(&self, head_dim: usize) -> Result<RopeConfig> {
-        if head_dim % 2 == 1 {
-            return Err(self.wrong("head_dim", "an even number", &head_dim));
-        }
-        let unified = self.optional("rope_parameters").or_else(|| self.optional("rope_scaling"));
-        let nested = unified.map(|fields| Self { path: self.path, fields });
-        let theta = match nested.filter(|nested| nested.optional("rope_theta").is_some()) {
-            Some(nested) => nested.positive("rope_theta")?,
-            None => self.number_or("rope_theta", 10_000.0)?,
-        };
-        if theta <= 1.0 {
-            return Err(self.wrong("rope_theta", "a number above 1", &theta));
-        }
-        let scaling = match nested {
-            None => RopeScaling::Default,
-            Some(nested) => nested.rope_scaling()?,
-        };
-        if let RopeScaling::Factors(factors) = &scaling
-            && factors.len() != head_dim / 2
-        {
-            return Err(self.wrong("short_factor", &format!("{} factors", head_dim / 2), &factors.len()));
-        }
-        Ok(RopeConfig { head_dim, theta, scaling })
-    }
-
-    fn rope_scaling(&self) -> Result<RopeScaling> {
-        let named = self.optional("rope_type").or_else(|| self.optional("type"));
-        let Some(named) = named else { return Ok(RopeScaling::Default) };
-        match named.as_str() {
-            Some("default") => Ok(RopeScaling::Default),
-            Some("linear") => Ok(RopeScaling::Linear { factor: self.positive("factor")? }),
-            Some("llama3") => {
-                let low_freq_factor = self.positive("low_freq_factor")?;
-                let high_freq_factor = self.positive("high_freq_factor")?;
-                if high_freq_factor <= low_freq_factor {
-                    let expected = format!("a number above low_freq_factor ({low_freq_factor})");
-                    return Err(self.wrong("high_freq_factor", &expected, &high_freq_factor));
-                }
-                Ok(RopeScaling::Llama3 {
-                    factor: self.positive("factor")?,
-                    low_freq_factor,
-                    high_freq_factor,
-                    original_max_position: self.size("original_max_position_embeddings")?,
-                })
-            }
-            Some("longrope") => Ok(RopeScaling::Factors(self.factors()?)),
-            _ => Err(self.wrong("rope_type", "one of [\"default\", \"linear\", \"llama3\"]", named)),
+    /// [`Error::Config`] if something else is there.
+    pub fn texts(&self, field: &str, len: usize, allowed: &[&str]) -> Result<Option<Vec<&'a str>>> {
+        let Some(value) = self.optional(field) else { return Ok(None) };
+        let texts = value.as_array().filter(|list| list.len() == len).and_then(|list| {
+            list.iter().map(|text| text.as_str().filter(|text| allowed.contains(text))).collect()
+        });
+        match texts {
+            Some(texts) => Ok(Some(texts)),
+            None => Err(self.wrong(field, &format!("a list of {len}, each one of {allowed:?}"), value)),
         }
     }
 
-    /// LongRoPE in the one form that needs no switching between short and long texts, as a GGUF file's factors are passed on.
-    fn factors(&self) -> Result<Vec<f32>> {
-        let list = |field| {
-            let values = self.optional(field).and_then(Value::as_array);
-            let values = values.map(|values| values.iter().map(|v| v.as_f64().map(|v| v as f32)));
-            values.and_then(|values| values.collect::<Option<Vec<f32>>>())
-        };
-        let (short, long) = (list("short_factor"), list("long_factor"));
-        match short {
-            Some(factors)
-                if Some(&factors) == long.as_ref()
-                    && factors.iter().all(|factor| *factor > 0.0 && factor.is_finite())
-                    && self.number_or("attention_factor", 0.0)? == 1.0 =>
-            {
-                Ok(factors)
-            }
-            _ => {
-                let expected = "positive factors, the same for short and long texts, with attention_factor 1";
-                Err(self.wrong("short_factor", expected, self.fields))
-            }
-        }
+    /// The object in a field, to be read field by field.
+    pub(super) fn nested(&self, field: &str) -> Option<Self> {
+        self.optional(field).map(|fields| Self { path: self.path, fields })
     }
 
-    fn positive(&self, field: &str) -> Result<f64> {
+    pub(super) fn positive(&self, field: &str) -> Result<f64> {
         let value = self.number_or(field, 0.0)?;
         if value > 0.0 { Ok(value) } else { Err(self.wrong(field, "a positive number", &value)) }
     }
 
-    fn optional(&self, field: &str) -> Option<&'a Value> {
+    pub(super) fn optional(&self, field: &str) -> Option<&'a Value> {
         self.fields.get(field).filter(|value| !value.is_null())
+    }
+
+    /// The names of the fields that are set.
+    pub(super) fn set_fields(&self) -> impl Iterator<Item = &'a str> {
+        let fields = self.fields.as_object();
+        fields.into_iter().flatten().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str())
     }
 
     /// An [`Error::Config`] about `field`.

@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::CausalLm;
 use crate::adapter::{Adapter, Site, Sublayer};
 use crate::nn::{
-    Attention, Embedding, Layer, LayerCache, LayerMut, Linear, Mlp, Norm, Positions, Rope, Weights,
+    Attention, Embedding, Layer, LayerCache, LayerMut, Linear, MixtureOfExperts, Mlp, Norm, Positions, Rope,
+    Weights,
 };
 
 /// A decoder-only transformer. Each architecture's file builds one, saying what its blocks consist of.
@@ -64,24 +65,29 @@ pub(super) struct DecoderBlock {
 pub(super) enum FeedForward {
     /// One network for all tokens.
     Dense(Mlp),
+    /// Several, of which each token takes a few.
+    Experts(MixtureOfExperts),
 }
 
 impl FeedForward {
     fn forward(&self, input: Tensor<3>, adapter: &dyn Adapter) -> Tensor<3> {
         match self {
             Self::Dense(mlp) => mlp.forward(input, adapter),
+            Self::Experts(experts) => experts.forward(input, adapter),
         }
     }
 
     fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
         match self {
             Self::Dense(mlp) => mlp.visit(see),
+            Self::Experts(experts) => experts.visit(see),
         }
     }
 
     fn visit_mut(&mut self, edit: &mut dyn FnMut(LayerMut<'_>)) {
         match self {
             Self::Dense(mlp) => mlp.visit_mut(edit),
+            Self::Experts(experts) => experts.visit_mut(edit),
         }
     }
 }
@@ -127,10 +133,14 @@ impl CausalLm for Decoder {
         self.embed_tokens.weight.device()
     }
 
-    fn positions(&self, starts: &[usize], len: usize) -> Positions {
+    fn positions(&self, starts: &[usize], len: usize, counts: Option<Arc<[usize]>>) -> Positions {
         let device = self.device();
-        let ropes = self.ropes.iter().map(|rope| rope.table(starts, len, &device)).collect();
-        Positions { ropes, counts: None }
+        let table = |rope: &Rope| rope.table_of_rows(starts, len, counts.as_deref(), &device);
+        Positions { ropes: self.ropes.iter().map(table).collect(), counts }
+    }
+
+    fn switches_at(&self) -> Option<usize> {
+        self.ropes.iter().filter_map(Rope::switches_at).min()
     }
 
     fn embed(&self, ids: Tensor<2, Int>, adapter: &dyn Adapter) -> Tensor<3> {

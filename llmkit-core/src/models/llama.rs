@@ -89,7 +89,7 @@ pub fn load_llama(weights: &Weights<'_>, config: &LlamaConfig, raw: Value) -> De
         embed_tokens,
         embed_scale: None,
         ropes: vec![Rope::new(&config.rope)],
-        max_positions: config.max_position_embeddings,
+        max_positions: config.rope.reach(config.max_position_embeddings),
         config: raw,
     }
 }

@@ -15,6 +15,10 @@ pub struct CachedModel<'a> {
     adapter: &'a dyn Adapter,
     cache: KvCache,
     rows: usize,
+    /// The tokens of each row, kept only for models that must read them again.
+    read: Vec<Vec<u32>>,
+    /// Whether `read` is everything: not where a cache came from elsewhere.
+    read_all: bool,
 }
 
 impl<'a> CachedModel<'a> {
@@ -26,7 +30,8 @@ impl<'a> CachedModel<'a> {
     /// A model that has read what `cache` remembers, which must come from the same model and adapter.
     pub fn with_cache(model: &'a dyn CausalLm, adapter: &'a dyn Adapter, cache: KvCache) -> Self {
         let rows = cache.rows().max(1);
-        Self { model, adapter, cache, rows }
+        let read_all = cache.rows() == 0;
+        Self { model, adapter, cache, rows, read: vec![Vec::new(); rows], read_all }
     }
 
     /// A model that continues `rows` sequences side by side and has read nothing of them.
@@ -35,17 +40,59 @@ impl<'a> CachedModel<'a> {
     /// If `rows` is 0.
     pub fn with_rows(self, rows: usize) -> Self {
         assert!(rows > 0, "a model continues at least one sequence");
-        Self { rows, cache: KvCache::new(self.model.num_blocks()), ..self }
+        let cache = KvCache::new(self.model.num_blocks());
+        Self { rows, cache, read: vec![Vec::new(); rows], read_all: true, ..self }
     }
 
     /// Forgets everything that was read.
     pub fn clear(&mut self) {
         self.cache.clear();
+        self.read.iter_mut().for_each(Vec::clear);
+        self.read_all = true;
     }
 
     /// The cache of what was read, to go on with later.
     pub fn into_cache(self) -> KvCache {
         self.cache
+    }
+
+    /// Remembers `tokens` if the model may have to read them again, and says whether it must do so now: some row grows beyond the length
+    /// at which the model begins to compute it differently.
+    fn remember(&mut self, tokens: &[&[u32]]) -> Result<bool> {
+        let Some(at) = self.model.switches_at() else { return Ok(false) };
+        let lens = self.cache.lens();
+        let grows = |(&len, tokens): (&usize, &&[u32])| (1..=at).contains(&len) && len + tokens.len() > at;
+        let switches = lens.iter().zip(tokens).any(grows);
+        if switches && !self.read_all {
+            return Err(Error::Generation {
+                setting: "tokens",
+                expected: "a sequence whose first tokens are known, so that the model can read them anew beyond this length",
+                found: format!("a cache from elsewhere that grows beyond {at} tokens"),
+            });
+        }
+        self.read.iter_mut().zip(tokens).for_each(|(read, tokens)| read.extend_from_slice(tokens));
+        Ok(switches)
+    }
+
+    /// Reads tokens by [`CausalLm::forward_cached`] or, where rows get different numbers of them, [`CausalLm::forward_ragged`].
+    ///
+    /// # Shapes
+    /// `[rows, 1, vocab]`
+    fn read(&mut self, tokens: &[&[u32]]) -> Tensor<3> {
+        let longest = tokens.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
+        let mut ids = Vec::with_capacity(self.rows * longest);
+        for tokens in tokens {
+            ids.extend(tokens.iter().map(|id| *id as i32));
+            ids.resize(ids.len() + longest - tokens.len(), 0);
+        }
+        let ids = TensorData::new(ids, [self.rows, longest]);
+        let ids = Tensor::<2, Int>::from_data(ids, &self.model.device());
+        let counts: Vec<usize> = tokens.iter().map(|tokens| tokens.len()).collect();
+        if counts.iter().all(|count| *count == longest) {
+            self.model.forward_cached(ids, &mut self.cache, self.adapter)
+        } else {
+            self.model.forward_ragged(ids, &counts, &mut self.cache, self.adapter)
+        }
     }
 
     fn check(&self, row: usize, tokens: &[u32]) -> Result<()> {
@@ -97,28 +144,21 @@ impl NextTokens for CachedModel<'_> {
         for (row, tokens) in tokens.iter().enumerate() {
             self.check(row, tokens)?;
         }
-        let longest = tokens.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
-        if longest == 0 {
+        if tokens.iter().all(|tokens| tokens.is_empty()) {
             return Ok(());
         }
-        let mut ids = Vec::with_capacity(self.rows * longest);
-        for tokens in tokens {
-            ids.extend(tokens.iter().map(|id| *id as i32));
-            ids.resize(ids.len() + longest - tokens.len(), 0);
-        }
-        let ids = TensorData::new(ids, [self.rows, longest]);
-        let ids = Tensor::<2, Int>::from_data(ids, &self.model.device());
-        let counts: Vec<usize> = tokens.iter().map(|tokens| tokens.len()).collect();
-        let scores = if counts.iter().all(|count| *count == longest) {
-            self.model.forward_cached(ids, &mut self.cache, self.adapter)
+        let scores = if self.remember(tokens)? {
+            self.cache.clear();
+            let all = self.read.clone();
+            self.read(&all.iter().map(Vec::as_slice).collect::<Vec<_>>())
         } else {
-            self.model.forward_ragged(ids, &counts, &mut self.cache, self.adapter)
+            self.read(tokens)
         };
         let scores = scores.into_data_as::<f32>();
         let scores = scores.as_slice::<f32>().expect("the scores were just converted to f32");
         let rows = scores.chunks_exact(scores.len() / self.rows);
-        for ((scores, logits), count) in rows.zip(logits).zip(counts) {
-            if count > 0 {
+        for ((scores, logits), tokens) in rows.zip(logits).zip(tokens) {
+            if !tokens.is_empty() {
                 logits.clear();
                 logits.extend_from_slice(scores);
             }
@@ -137,6 +177,7 @@ impl NextTokens for CachedModel<'_> {
         if self.cache.rows() > 0 {
             self.cache.select(parents);
         }
+        self.read = parents.iter().map(|parent| self.read[*parent].clone()).collect();
         self.rows = parents.len();
         Ok(())
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::{CachedModel, CausalLm, SaveOptions, load_causal_lm, locate, save_model};
+use super::{CachedModel, CausalLm, ModelTensors, SaveOptions, load_causal_lm, locate, save_model};
+use crate::checkpoint::gguf::{GgufOptions, GgufType, save_gguf};
 use crate::checkpoint::{Checkpoint, write_atomic};
-use crate::generate::{Generated, GenerationConfig, generate};
-use crate::{Adapter, ChatTemplate, Error, Message, Result, Tokenizer};
+use crate::generate::{Generated, GenerationConfig, generate, generate_beams};
+use crate::{Adapter, ChatTemplate, Error, FinishReason, Message, Result, Tokenizer};
 
 /// A language model with what it takes to talk to it, as one folder or GGUF file holds them.
 ///
@@ -71,10 +72,12 @@ impl Pretrained {
 
     /// Answers the conversation in `messages` and hands over the text as it comes; `on_text` may break to stop the answer.
     ///
-    /// `config` says by itself when the answer ends: derive it from [`generation`](Self::generation), which knows the end tokens.
+    /// `config` says by itself when the answer ends: derive it from [`generation`](Self::generation), which knows the end tokens. With
+    /// beams, the text of the best one comes at the end, and empty texts before.
     ///
     /// # Errors
-    /// [`Error::Template`] where the template refuses the conversation, and what [`generate`] reports.
+    /// [`Error::Template`] where the template refuses the conversation; [`Error::Generation`] where `config` asks for several answers; and
+    /// what [`generate`] and [`generate_beams`] report.
     pub fn reply(
         &self,
         adapter: &dyn Adapter,
@@ -86,8 +89,43 @@ impl Pretrained {
         // The template writes the special tokens itself.
         let prompt = self.tokenizer.encode(&prompt, false)?;
         let mut next = CachedModel::new(self.model.as_ref(), adapter);
+        if config.beams.is_some() {
+            return self.best_beam(&mut next, &prompt, config, on_text);
+        }
         let mut decoder = self.tokenizer.decode_stream(true);
         generate(&mut next, &mut decoder, &prompt, config, &mut |event| on_text(event.text()))
+    }
+
+    fn best_beam(
+        &self,
+        next: &mut CachedModel<'_>,
+        prompt: &[u32],
+        config: &GenerationConfig,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        if config.num_return_sequences > 1 {
+            return Err(Error::Generation {
+                setting: "num_return_sequences",
+                expected: "1, as a reply is one answer (several are given by generate_beams)",
+                found: config.num_return_sequences.to_string(),
+            });
+        }
+        let new_decoder = &mut || self.tokenizer.decode_stream(true);
+        let beams = generate_beams(next, new_decoder, prompt, config, &mut |_| on_text(""))?;
+        match beams.into_iter().next() {
+            Some(best) => {
+                // It is the last text: there is nothing left to stop.
+                let _ = on_text(&best.generated.text);
+                Ok(best.generated)
+            }
+            None => Ok(Generated {
+                ids: Vec::new(),
+                text: String::new(),
+                finish_reason: FinishReason::Cancelled,
+                prompt_tokens: prompt.len(),
+                logprobs: Vec::new(),
+            }),
+        }
     }
 
     /// Writes the model as a Hugging Face folder: weights, configuration, tokenizer, chat template and generation settings.
@@ -98,6 +136,18 @@ impl Pretrained {
         let folder = folder.as_ref();
         save_model(self.model.as_ref(), folder, options)?;
         self.save_tokenizer(folder)
+    }
+
+    /// Writes the model with its tokenizer and chat template as a GGUF file for llama.cpp and for us.
+    ///
+    /// # Errors
+    /// What [`save_gguf`] and [`Tokenizer::to_gguf`] report of a model or tokenizer that llama.cpp's file cannot say;
+    /// [`Error::Io`] when writing fails. What was there before stays.
+    pub fn save_gguf(&self, path: impl AsRef<Path>, weights: GgufType) -> Result<()> {
+        let options = GgufOptions::new(weights)
+            .with_tokenizer(self.tokenizer.to_gguf()?)
+            .with_chat_template(self.chat_template.source());
+        save_gguf(path, self.model.config(), &ModelTensors::new(self.model.as_ref()), &options)
     }
 
     /// Writes the files that a model folder needs beside `config.json` and its weights: `tokenizer.json`, `tokenizer_config.json`,

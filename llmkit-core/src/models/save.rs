@@ -1,10 +1,11 @@
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::Tensor;
 
 use super::CausalLm;
-use crate::checkpoint::{FloatType, TensorData, save_sharded, write_atomic};
+use crate::checkpoint::{FloatType, TensorData, TensorInfo, TensorSource, save_sharded, write_atomic};
 use crate::nn::Layer;
 use crate::{Error, Result};
 
@@ -36,24 +37,82 @@ impl SaveOptions {
     }
 }
 
-/// The tensors of `model` under their names in the checkpoint; a tied head is left out.
-pub fn named_tensors(model: &dyn CausalLm, dtype: FloatType) -> Vec<(String, TensorData<'static>)> {
-    fn data<const D: usize>(tensor: &Tensor<D>, dtype: FloatType) -> TensorData<'static> {
-        TensorData::from_tensor(tensor.clone()).stored_as(dtype)
+/// The tensors of a model in memory, under their names in the checkpoint; a tied head is left out.
+#[derive(Debug)]
+pub struct ModelTensors {
+    tensors: BTreeMap<String, Parameter>,
+}
+
+#[derive(Debug)]
+enum Parameter {
+    Vector(Tensor<1>),
+    Matrix(Tensor<2>),
+}
+
+impl ModelTensors {
+    /// Shares the tensors of `model`.
+    pub fn new(model: &dyn CausalLm) -> Self {
+        let mut tensors = BTreeMap::new();
+        model.visit(&mut |layer| {
+            let path = layer.path();
+            let (weight, bias) = match layer {
+                Layer::Linear(_) if model.is_tied() && path == "lm_head" => return,
+                Layer::Linear(linear) => (Parameter::Matrix(linear.weight.clone()), &linear.bias),
+                Layer::Norm(norm) => (Parameter::Vector(norm.weight.clone()), &norm.bias),
+                Layer::Embedding(embedding) => (Parameter::Matrix(embedding.weight.clone()), &None),
+            };
+            tensors.insert(format!("{path}.weight"), weight);
+            let bias = bias.clone().map(|bias| (format!("{path}.bias"), Parameter::Vector(bias)));
+            tensors.extend(bias);
+        });
+        Self { tensors }
     }
-    let mut tensors = Vec::new();
-    model.visit(&mut |layer| {
-        let path = layer.path();
-        let (weight, bias) = match layer {
-            Layer::Linear(_) if model.is_tied() && path == "lm_head" => return,
-            Layer::Linear(linear) => (data(&linear.weight, dtype), &linear.bias),
-            Layer::Norm(norm) => (data(&norm.weight, dtype), &norm.bias),
-            Layer::Embedding(embedding) => (data(&embedding.weight, dtype), &None),
+
+    /// The tensors for writing, rounded to `dtype`.
+    pub fn into_data(self, dtype: FloatType) -> Vec<(String, TensorData<'static>)> {
+        let data = |parameter| match parameter {
+            Parameter::Vector(tensor) => TensorData::from_tensor(tensor),
+            Parameter::Matrix(tensor) => TensorData::from_tensor(tensor),
         };
-        tensors.push((format!("{path}.weight"), weight));
-        tensors.extend(bias.iter().map(|bias| (format!("{path}.bias"), data(bias, dtype))));
-    });
-    tensors
+        self.tensors.into_iter().map(|(name, tensor)| (name, data(tensor).stored_as(dtype))).collect()
+    }
+}
+
+impl TensorSource for ModelTensors {
+    fn path(&self) -> &Path {
+        Path::new("(a model in memory)")
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        let shape = match self.tensors.get(name)? {
+            Parameter::Vector(tensor) => tensor.dims().to_vec(),
+            Parameter::Matrix(tensor) => tensor.dims().to_vec(),
+        };
+        Some(TensorInfo { shape, dtype: "F32".to_owned() })
+    }
+
+    fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
+        let values = match self.tensors.get(name) {
+            Some(Parameter::Vector(tensor)) => tensor.clone().try_into_vec_as::<f32>(),
+            Some(Parameter::Matrix(tensor)) => tensor.clone().try_into_vec_as::<f32>(),
+            None => {
+                return Err(Error::Tensors {
+                    path: self.path().to_path_buf(),
+                    missing: vec![name.to_owned()],
+                    unexpected: Vec::new(),
+                    mismatched: Vec::new(),
+                });
+            }
+        };
+        values.map_err(|error| Error::Device {
+            requested: "the tensor's own".into(),
+            remedy: format!("reading a tensor from it failed: {error}"),
+        })
+    }
 }
 
 /// Writes a model as a Hugging Face folder: `config.json` and `model.safetensors`, or its shards. The tokenizer's files are
@@ -64,7 +123,8 @@ pub fn named_tensors(model: &dyn CausalLm, dtype: FloatType) -> Vec<(String, Ten
 pub fn save_model(model: &dyn CausalLm, folder: impl AsRef<Path>, options: SaveOptions) -> Result<()> {
     let folder = folder.as_ref();
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    save_sharded(folder, named_tensors(model, options.dtype), None, options.max_shard_bytes)?;
+    let tensors = ModelTensors::new(model).into_data(options.dtype);
+    save_sharded(folder, tensors, None, options.max_shard_bytes)?;
     let mut config = model.config().clone();
     // transformers 5 reads the first name, earlier ones the second.
     let dtype = match options.dtype {

@@ -15,6 +15,8 @@ pub enum Activation {
     GeluTanh,
     /// `max(x, 0)`.
     Relu,
+    /// The hyperbolic tangent.
+    Tanh,
 }
 
 impl Activation {
@@ -25,6 +27,7 @@ impl Activation {
             Self::Gelu => activation::gelu(x),
             Self::GeluTanh => activation::gelu_approximate(x),
             Self::Relu => activation::relu(x),
+            Self::Tanh => activation::tanh(x),
         }
     }
 
@@ -71,17 +74,22 @@ enum GateUp {
 impl Mlp {
     /// Reads `gate_proj` and `up_proj`, or `gate_up_proj`, and `down_proj`.
     pub fn load(weights: &Weights<'_>, config: MlpConfig) -> Self {
+        Self::load_named(weights, config, ["gate_proj", "up_proj", "down_proj"])
+    }
+
+    /// The same where gate, up and down have these `names`.
+    pub fn load_named(weights: &Weights<'_>, config: MlpConfig, names: [&str; 3]) -> Self {
         let MlpConfig { hidden_size, intermediate_size, activation, bias, fused } = config;
         let reading = |name, width| Linear::load(&weights.at(name), hidden_size, width, bias);
         let gate_up = if fused {
             GateUp::Fused { gate_up_proj: reading("gate_up_proj", 2 * intermediate_size) }
         } else {
             GateUp::Separate {
-                gate_proj: reading("gate_proj", intermediate_size),
-                up_proj: reading("up_proj", intermediate_size),
+                gate_proj: reading(names[0], intermediate_size),
+                up_proj: reading(names[1], intermediate_size),
             }
         };
-        let down_proj = Linear::load(&weights.at("down_proj"), intermediate_size, hidden_size, bias);
+        let down_proj = Linear::load(&weights.at(names[2]), intermediate_size, hidden_size, bias);
         Self { gate_up, down_proj, activation }
     }
 

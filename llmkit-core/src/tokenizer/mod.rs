@@ -1,5 +1,6 @@
 //! Text to token ids and back, over the `tokenizers` crate.
 
+mod encoded;
 mod file;
 mod folder;
 mod gguf;
@@ -13,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use encoded::Encoded;
 use special::SpecialTokens;
 pub use stream::DecodeStream;
 

@@ -164,6 +164,43 @@ fn the_densest_metadata_stay_within_the_allowance() {
 }
 
 #[test]
+fn experts_and_layers_that_the_file_makes_up_take_no_memory() {
+    let experts = |dims: [u64; 3], bytes: usize| {
+        let mut file = Gguf::small();
+        file.pairs = vec![pair("general.architecture", 8, &text("qwen3moe"))];
+        file.tensors = vec![tensor("blk.0.ffn_up_exps.weight", &dims, 1, 0)];
+        file.data = vec![0; bytes];
+        file.bytes()
+    };
+    assert!(exercise_gguf(&experts([32, 1, 4], 256)));
+    for (dims, bytes) in [([0, 0, 1 << 40], 0), ([0, 1, u64::MAX], 0), ([1, 1, 4096], 8192), ([32, 1, 0], 0)]
+    {
+        let bytes = experts(dims, bytes);
+        assert!(!exercise_gguf(&bytes), "{dims:?}");
+        let error = GgufFile::from_bytes(bytes).unwrap_err().to_string();
+        assert!(error.contains("blk.0.ffn_up_exps.weight"), "{error}");
+    }
+
+    let mut file = Gguf::small();
+    file.pairs = vec![pair("general.architecture", 8, &text("gemma3"))];
+    for (key, value) in [
+        ("embedding_length", 3),
+        ("feed_forward_length", 3),
+        ("block_count", u32::MAX),
+        ("context_length", 8),
+        ("attention.head_count", 1),
+        ("attention.sliding_window", 4),
+    ] {
+        file.pairs.push(pair(&format!("gemma3.{key}"), 4, &value.to_le_bytes()));
+    }
+    file.pairs.push(pair("gemma3.attention.layer_norm_rms_epsilon", 6, &1e-6f32.to_le_bytes()));
+    let file = GgufFile::from_bytes(file.bytes()).unwrap();
+    let (config, peak) = peak_of(|| file.config());
+    let error = config.unwrap_err().to_string();
+    assert!(error.contains("gemma3.block_count") && peak < 16 << 10, "{error}: {peak} bytes");
+}
+
+#[test]
 fn a_count_beyond_the_file_takes_no_memory() {
     let mut bytes = b"GGUF".to_vec();
     bytes.extend(3u32.to_le_bytes());
@@ -208,8 +245,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn a_mutated_real_model(mutations in prop::collection::vec(mutation(), 1..4)) {
-        let mut bytes = std::fs::read(fixture("checkpoint/biased.gguf")).unwrap();
+    fn a_mutated_real_model(
+        model in prop::sample::select(vec!["checkpoint/biased.gguf", "gguf/qwen3moe/model.gguf", "gguf/gemma3/model.gguf", "gguf/phi3/model.gguf"]),
+        mutations in prop::collection::vec(mutation(), 1..4),
+    ) {
+        let mut bytes = std::fs::read(fixture(model)).unwrap();
         mutations.iter().for_each(|mutation| mutate(&mut bytes, mutation));
         exercise_gguf(&bytes);
     }

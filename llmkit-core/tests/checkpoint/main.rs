@@ -4,6 +4,7 @@
 
 mod build;
 mod gguf;
+mod gguf_models;
 mod hostile;
 mod memory;
 mod open;

@@ -86,7 +86,8 @@ impl GgufOptions {
         self
     }
 
-    /// The tokenizer, as [`Tokenizer::to_gguf`](crate::Tokenizer::to_gguf) gives it. Without one, llama.cpp refuses the file.
+    /// The tokenizer, as [`Tokenizer::to_gguf`](crate::Tokenizer::to_gguf) gives it. Without one the file says so, and llama.cpp
+    /// computes with it but takes and gives token ids alone.
     pub fn with_tokenizer(mut self, tokenizer: Metadata) -> Self {
         self.extra.extend(tokenizer);
         self
@@ -378,6 +379,7 @@ fn metadata(
         metadata.insert("general.name".into(), text(name));
     }
     metadata.extend(options.extra.clone());
+    metadata.entry("tokenizer.ggml.model".into()).or_insert_with(|| text("none"));
     if let Some((key, _)) = metadata.iter().find(|(_, value)| !encode::is_uniform(value)) {
         return Err(Error::Config {
             path: path.to_path_buf(),

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::{Error, Result};
+use crate::{Error, Result, Tokenizer};
 
 /// The exponent beyond which `base^exponent` would not fit an `f32`: `ln(f32::MAX)`.
 const LN_MAX: f32 = 88.722_84;
@@ -21,7 +21,8 @@ pub struct Dry {
     /// Looks back at this many tokens, at least 1. Default: all.
     pub last_n: Option<usize>,
     /// Token sequences across which no repetition is counted, such as a line break; those of one token are never made less likely.
-    /// Default none; llama.cpp takes the tokens that contain `"\n"`, `":"`, `"\""` or `"*"`.
+    /// Default none; llama.cpp takes the tokens that contain `"\n"`, `":"`, `"\""` or `"*"`, which
+    /// [`with_breaker_texts`](Self::with_breaker_texts) finds.
     pub breakers: Vec<Vec<u32>>,
 }
 
@@ -53,6 +54,45 @@ impl Dry {
     pub fn with_breakers(mut self, breakers: impl IntoIterator<Item = Vec<u32>>) -> Self {
         self.breakers = breakers.into_iter().collect();
         self
+    }
+
+    /// Adds to [`breakers`](Self::breakers) all the ways in which a tokenizer may write `texts`, as llama.cpp finds them: each token that
+    /// contains a text, and each token that ends with the beginning of one, followed by the tokens of the rest.
+    ///
+    /// # Errors
+    /// [`Error::Generation`] when a text is empty; [`Error::Tokenizer`] when the tokenizer refuses one.
+    pub fn with_breaker_texts<S: AsRef<str>>(
+        mut self,
+        tokenizer: &Tokenizer,
+        texts: impl IntoIterator<Item = S>,
+    ) -> Result<Self> {
+        let texts: Vec<S> = texts.into_iter().collect();
+        if texts.iter().any(|text| text.as_ref().is_empty()) {
+            return Err(Error::Generation {
+                setting: "dry_sequence_breakers",
+                expected: "texts of at least one character",
+                found: "an empty one".into(),
+            });
+        }
+        for id in 0..tokenizer.vocab_size() as u32 {
+            let token = tokenizer.decode(&[id], false)?;
+            for breaker in texts.iter().map(AsRef::as_ref) {
+                if token.contains(breaker) {
+                    self.breakers.push(vec![id]);
+                    continue;
+                }
+                for (start, _) in token.char_indices() {
+                    if let Some(rest) = breaker.strip_prefix(&token[start..]) {
+                        let mut sequence = vec![id];
+                        sequence.extend(tokenizer.encode(rest, false)?);
+                        self.breakers.push(sequence);
+                    }
+                }
+            }
+        }
+        self.breakers.sort_unstable();
+        self.breakers.dedup();
+        Ok(self)
     }
 
     /// Checks every setting.

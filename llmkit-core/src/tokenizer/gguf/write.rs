@@ -44,7 +44,7 @@ pub(in super::super) fn metadata(tokenizer: &Tokenizer) -> Result<Metadata> {
         set("model", string("gpt2"));
         set("pre", string(words.name()));
     } else {
-        let (prefix, kind) = sentencepiece(&json, &steps)?;
+        let prefix = sentencepiece(&json, &steps)?;
         set("model", string("llama"));
         set("pre", string("default"));
         set("add_space_prefix", MetadataValue::Bool(prefix));
@@ -53,13 +53,15 @@ pub(in super::super) fn metadata(tokenizer: &Tokenizer) -> Result<Metadata> {
                 *kind = BYTE;
             }
         }
-        if let Some(id) = kind {
-            types[id] = UNKNOWN;
-        }
         set("scores", MetadataValue::Array(scores(&tokens, &merges)));
     }
-    if let Some(unknown) = model["unk_token"].as_str().and_then(|token| tokenizer.token_to_id(token)) {
-        set("unknown_token_id", MetadataValue::U32(unknown));
+    // With every byte a token nothing is unknown, and some files name no such token; SentencePiece's is there all the same.
+    let unknown = model["unk_token"].as_str().or((!byte_level).then_some("<unk>"));
+    if let Some(id) = unknown.and_then(|token| tokenizer.token_to_id(token)) {
+        if !byte_level {
+            types[id as usize] = UNKNOWN;
+        }
+        set("unknown_token_id", MetadataValue::U32(id));
     }
     set("token_type", MetadataValue::Array(types.into_iter().map(MetadataValue::I32).collect()));
     set("tokens", MetadataValue::Array(tokens.into_iter().map(MetadataValue::String).collect()));
@@ -139,8 +141,8 @@ fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<MetadataValue> 
     tokens.iter().enumerate().map(rank).map(|rank| MetadataValue::F32(-(rank as f32))).collect()
 }
 
-/// Whether a text gets a space before it, and the id of the unknown token, of BPE over SentencePiece's pieces.
-fn sentencepiece(json: &Value, steps: &[Value]) -> Result<(bool, Option<usize>)> {
+/// Whether a text gets a space before it, of BPE over SentencePiece's pieces.
+fn sentencepiece(json: &Value, steps: &[Value]) -> Result<bool> {
     let model = &json["model"];
     if model["byte_fallback"] != true {
         return Err(unsupported("BPE that is neither byte-level nor falls back to bytes"));
@@ -161,9 +163,7 @@ fn sentencepiece(json: &Value, steps: &[Value]) -> Result<(bool, Option<usize>)>
     if !plain || steps.is_empty() && normalizers.is_empty() {
         return Err(unsupported("a normalizer other than one that writes spaces as `▁`"));
     }
-    let unknown = model["unk_token"].as_str();
-    let id = unknown.and_then(|token| model["vocab"][token].as_u64()).map(|id| id as usize);
-    Ok((prepends || matches!(scheme, Some("first" | "always")), id))
+    Ok(prepends || matches!(scheme, Some("first" | "always")))
 }
 
 /// Whether a text begins with the begin token and ends with the end token.
