@@ -35,7 +35,8 @@ const LONGEST: usize = 1 << 20;
 /// Templates are Jinja, rendered as transformers' `apply_chat_template` renders them: blocks are trimmed, `tojson` is Python's
 /// `json.dumps`, and `raise_exception`, `strftime_now`, `{% generation %}`, `break` and `continue` exist. A template may come from a
 /// stranger: it can reach nothing but its input, and one that runs on or eats memory ends in an error. (What is not bounded is the
-/// time to compare a value that holds itself twice, over and over; in Python it is not either.)
+/// time to compare, and the memory to join or concatenate with `~`, a list that holds itself twice, over and over; in Python they are not
+/// either. Render templates of strangers where that may be killed.)
 ///
 /// ```
 /// use llmkit_core::{ChatTemplate, Message};

@@ -1,4 +1,4 @@
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -38,16 +38,25 @@ impl RepoCache {
         self.snapshot(commit).join(name).is_file()
     }
 
+    /// The commit that `revision` stood for when it was last asked for.
+    pub(super) fn commit(&self, revision: &str) -> Option<String> {
+        if is_commit(revision) {
+            return Some(revision.to_owned());
+        }
+        let commit = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?.trim().to_owned();
+        is_commit(&commit).then_some(commit)
+    }
+
+    /// Whether what arrives of this content is kept when the connection breaks.
+    pub(super) fn keeps(&self, etag: &str) -> bool {
+        is_sha256(etag)
+    }
+
     /// The folder of `revision` if it has a configuration and all of its weights.
     pub(super) fn complete_snapshot(&self, revision: &str) -> Option<PathBuf> {
-        let commit = if is_commit(revision) {
-            revision.to_owned()
-        } else {
-            fs::read_to_string(self.folder.join("refs").join(revision)).ok()?.trim().to_owned()
-        };
+        let commit = self.commit(revision)?;
         let has = |name: &str| self.has(&commit, name);
-        let complete =
-            is_commit(&commit) && (self.is_model(&commit) || (has("adapter_config.json") && has(ADAPTER)));
+        let complete = self.is_model(&commit) || (has("adapter_config.json") && has(ADAPTER));
         complete.then(|| self.snapshot(&commit))
     }
 
@@ -71,6 +80,15 @@ impl RepoCache {
         names.iter().all(|name| is_shard(name)).then_some(names)
     }
 
+    /// How much of a file has arrived before and can be built on: what is broken off of files whose content can be checked is kept.
+    pub(super) fn partial(&self, file: &RemoteFile) -> u64 {
+        if !is_sha256(&file.etag) {
+            return 0;
+        }
+        fs::metadata(incomplete(&self.folder.join("blobs").join(&file.etag)))
+            .map_or(0, |partial| partial.len())
+    }
+
     /// Receives a file.
     pub(super) fn store(
         &self,
@@ -86,7 +104,11 @@ impl RepoCache {
         }
         let blob = blobs.join(&file.etag);
         if !blob.is_file() {
-            receive(&blob, name, file, progress)?;
+            if is_sha256(&file.etag) {
+                resume(&blob, name, file, progress)?;
+            } else {
+                receive(&blob, name, file, progress)?;
+            }
         }
         Ok(link(&blob, &place, name.split('/').count())?)
     }
@@ -104,17 +126,83 @@ impl RepoCache {
     }
 }
 
-/// Writes the blob, all or nothing, and checks what can be checked: the length, and the hash where the tag is one.
+/// Writes a blob whose name is its SHA-256 behind what has arrived of it before. What arrives is kept when the connection breaks, in the
+/// file that huggingface_hub names alike; only with the right hash does it become the blob.
+fn resume(
+    blob: &Path,
+    name: &str,
+    file: RemoteFile,
+    progress: &mut dyn FnMut(u64, Option<u64>),
+) -> Result<(), Failure> {
+    let path = incomplete(blob);
+    let RemoteFile { etag, size, offset, mut content } = file;
+    let mut out = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io("create", &path))?;
+    // Another process that downloads the same file comes first.
+    out.lock().map_err(Error::io("lock", &path))?;
+    if blob.is_file() {
+        return Ok(());
+    }
+    let mut buffer = vec![0; 1 << 18];
+    let mut hash = Sha256::new();
+    let mut received = 0;
+    while received < offset {
+        let wanted = buffer.len().min(usize::try_from(offset - received).unwrap_or(usize::MAX));
+        let read = out.read(&mut buffer[..wanted]).map_err(Error::io("read", &path))?;
+        if read == 0 {
+            return Err(Failure::Unreachable(format!("{name} is being downloaded by another process")));
+        }
+        hash.update(&buffer[..read]);
+        received += read as u64;
+    }
+    out.set_len(offset).map_err(Error::io("write", &path))?;
+    progress(received, size);
+    loop {
+        let read = match content.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) => {
+                return Err(Failure::Unreachable(format!(
+                    "{name} broke off after {received} bytes: {error}"
+                )));
+            }
+        };
+        hash.update(&buffer[..read]);
+        out.write_all(&buffer[..read]).map_err(Error::io("write", &path))?;
+        received += read as u64;
+        progress(received, size);
+        if size.is_some_and(|size| received > size) {
+            break;
+        }
+    }
+    if size.is_some_and(|size| received < size) {
+        return Err(Failure::Unreachable(format!("{name} broke off after {received} bytes")));
+    }
+    let digest = hex(hash);
+    if digest != etag {
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        return Err(damaged(name, &digest, &etag));
+    }
+    out.sync_all().map_err(Error::io("write", &path))?;
+    fs::rename(&path, blob).map_err(Error::io("rename", &path))?;
+    Ok(())
+}
+
+/// Writes a blob of which only the length can be checked, all or nothing.
 fn receive(
     blob: &Path,
     name: &str,
     file: RemoteFile,
     progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<(), Failure> {
-    let RemoteFile { etag, size, mut content } = file;
+    let RemoteFile { size, mut content, .. } = file;
     let mut lost = None;
     let written = write_atomic(blob, |out| {
-        let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 18];
         let mut received = 0;
         progress(0, size);
@@ -129,7 +217,6 @@ fn receive(
                     return Err(io::Error::other("lost"));
                 }
             };
-            hash.update(&buffer[..read]);
             out.write_all(&buffer[..read])?;
             received += read as u64;
             progress(received, size);
@@ -138,19 +225,28 @@ fn receive(
             lost = Some(Failure::Unreachable(format!("{name} broke off after {received} bytes")));
             return Err(io::Error::other("lost"));
         }
-        let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        if etag.len() == digest.len() && etag != digest {
-            lost = Some(refused(format!(
-                "{name} was damaged on its way: its SHA-256 is {digest}, it should be {etag}"
-            )));
-            return Err(io::Error::other("lost"));
-        }
         Ok(())
     });
     match (lost, written) {
         (Some(failure), _) => Err(failure),
         (None, written) => Ok(written?),
     }
+}
+
+fn incomplete(blob: &Path) -> PathBuf {
+    blob.with_extension("incomplete")
+}
+
+fn is_sha256(etag: &str) -> bool {
+    etag.len() == 64 && etag.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn damaged(name: &str, found: &str, expected: &str) -> Failure {
+    refused(format!("{name} was damaged on its way: its SHA-256 is {found}, it should be {expected}"))
 }
 
 /// Makes `to`, which lies `depth` below the snapshots' folder of its commit, another name of `blob`, as huggingface_hub does: a relative

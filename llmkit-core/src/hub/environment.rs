@@ -25,7 +25,9 @@ impl Hub {
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
         let hub = Self::new(endpoint, cache).with_offline(flag("HF_HUB_OFFLINE"));
         let token_file = path("HF_TOKEN_PATH").or_else(|| home.map(|home| home.join("token")));
-        let token = text("HF_TOKEN").or_else(|| token_file.and_then(read_token));
+        let token = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN"));
+        let token = token.or_else(|| token_file.and_then(read_token));
+        let token = token.filter(|_| !flag("HF_HUB_DISABLE_IMPLICIT_TOKEN"));
         Ok(match token {
             Some(token) => hub.with_token(token),
             None => hub,

@@ -45,8 +45,10 @@ pub(super) struct Client<'a> {
 pub(super) struct RemoteFile {
     /// Identifies the content: its SHA-256 for large files, else git's hash. Safe as a file name.
     pub(super) etag: String,
-    /// In bytes.
+    /// Of the whole file, in bytes.
     pub(super) size: Option<u64>,
+    /// Where in the file `content` begins.
+    pub(super) offset: u64,
     pub(super) content: Box<dyn Read>,
 }
 
@@ -69,23 +71,37 @@ impl<'a> Client<'a> {
     /// A short text below the endpoint.
     pub(super) fn text(&self, path: &str) -> Result<String, Failure> {
         let url = format!("{}/{path}", self.endpoint);
-        let (mut response, _) = self.follow(url, Some(ASK))?;
+        let (mut response, _) = self.follow(url, Some(ASK), 0)?;
         let body = response.body_mut().with_config().limit(MAX_TEXT);
         body.read_to_string().map_err(unreachable)
     }
 
-    /// A file below the endpoint.
-    pub(super) fn open(&self, path: &str) -> Result<RemoteFile, Failure> {
-        let (response, linked) = self.follow(format!("{}/{path}", self.endpoint), None)?;
+    /// A file below the endpoint, from its byte `from` on if the server can do that, else from its first.
+    pub(super) fn open(&self, path: &str, from: u64) -> Result<RemoteFile, Failure> {
+        let (response, linked) = self.follow(format!("{}/{path}", self.endpoint), None, from)?;
         let etag = linked.etag.or_else(|| header(response.headers(), "etag"));
         let etag = etag.as_deref().and_then(plain_etag);
         let etag = etag.ok_or_else(|| refused(format!("the hub does not identify the content of {path}")))?;
-        let length = header(response.headers(), "content-length").and_then(|length| length.parse().ok());
+        let length =
+            header(response.headers(), "content-length").and_then(|length| length.parse::<u64>().ok());
+        let offset = if response.status().as_u16() == 206 { from } else { 0 };
+        if offset > 0 {
+            let range = header(response.headers(), "content-range").unwrap_or_default();
+            if !range.starts_with(&format!("bytes {offset}-")) {
+                return Err(refused(format!("the hub sent another part of {path} than it was asked for")));
+            }
+        }
+        let size = linked.size.or(length.map(|length| length.saturating_add(offset)));
         let content = response.into_body().into_with_config().limit(u64::MAX).reader();
-        Ok(RemoteFile { etag, size: linked.size.or(length), content: Box::new(content) })
+        Ok(RemoteFile { etag, size, offset, content: Box::new(content) })
     }
 
-    fn follow(&self, url: String, limit: Option<Duration>) -> Result<(Response<Body>, Linked), Failure> {
+    fn follow(
+        &self,
+        url: String,
+        limit: Option<Duration>,
+        from: u64,
+    ) -> Result<(Response<Body>, Linked), Failure> {
         let mut url = url;
         let mut linked = Linked::default();
         for _ in 0..MAX_REDIRECTS {
@@ -93,12 +109,16 @@ impl<'a> Client<'a> {
             if let Some(token) = self.token.filter(|_| self.is_ours(&url)) {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
+            if from > 0 {
+                request = request.header("range", format!("bytes={from}-"));
+            }
             let request = request.config().timeout_global(limit).build();
             let response = request.call().map_err(unreachable)?;
             // Large files lie elsewhere; only the hub itself says what they are.
             linked.note(response.headers());
             match response.status().as_u16() {
                 200 => return Ok((response, linked)),
+                206 if from > 0 => return Ok((response, linked)),
                 301 | 302 | 303 | 307 | 308 => url = self.next(&url, response.headers())?,
                 status => return Err(self.explain(status)),
             }

@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
 use super::http::{Client, Failure};
-use super::{is_commit, refused};
+use super::{is_commit, is_plain_path, refused};
 use crate::Result;
 
 /// A model's weights in one file.
@@ -12,7 +12,7 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 pub(super) const ADAPTER: &str = "adapter_model.safetensors";
 
 /// What is worth having beside the weights.
-const SMALL: [&str; 14] = [
+const SMALL: [&str; 15] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -24,6 +24,7 @@ const SMALL: [&str; 14] = [
     "merges.txt",
     "chat_template.jinja",
     "adapter_config.json",
+    "vocab.txt",
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
@@ -31,6 +32,11 @@ const SMALL: [&str; 14] = [
 
 /// The most files that are taken from the folders of modules.
 const MOST_MODULE_FILES: usize = 16;
+
+/// Where a model keeps further chat templates, such as one for conversations with tools.
+const TEMPLATES: &str = "additional_chat_templates/";
+/// The most of those that are fetched.
+const MOST_TEMPLATES: usize = 20;
 
 /// What a repository holds at one commit.
 #[derive(Debug)]
@@ -64,11 +70,13 @@ impl Listing {
         Ok(Self { commit: answer.sha, files })
     }
 
-    /// Those of the files beside the weights that exist, and the modules of sentence-transformers. The names are ours or of a form that is, so
-    /// a hostile listing can't lead elsewhere.
+    /// Those of the files beside the weights that exist, the modules of sentence-transformers, and further chat templates. The names are
+    /// ours or of a form that is, so a hostile listing can't lead elsewhere.
     pub(super) fn small_files(&self) -> impl Iterator<Item = &str> {
         let modules = self.files.iter().map(String::as_str).filter(|name| is_module_file(name));
-        SMALL.into_iter().filter(|name| self.has(name)).chain(modules.take(MOST_MODULE_FILES))
+        let templates = self.files.iter().map(String::as_str).filter(|name| is_template(name));
+        let ours = SMALL.into_iter().filter(|name| self.has(name));
+        ours.chain(modules.take(MOST_MODULE_FILES)).chain(templates.take(MOST_TEMPLATES))
     }
 
     /// The file that holds the weights, or says which files do.
@@ -78,7 +86,7 @@ impl Listing {
         }
         let ends = |end: &str| self.files.iter().any(|name| name.ends_with(end));
         Err(refused(if ends(".gguf") {
-            "it has GGUF files only; download one of them and pass its path"
+            "it has GGUF files only; get one of them with `Hub::fetch_file` and pass its path"
         } else if ends(".bin") || ends(".pt") || ends(".pth") {
             "its weights are pickled, which can run code when read; look for a revision with safetensors (the hub's converter opens \
              one as `refs/pr/N`), or convert them with transformers' `save_pretrained`"
@@ -87,9 +95,15 @@ impl Listing {
         }))
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.files.iter().any(|file| file == name)
     }
+}
+
+/// A chat template with a plain name in the folder for them.
+fn is_template(name: &str) -> bool {
+    let template = name.strip_prefix(TEMPLATES);
+    template.is_some_and(|name| name.ends_with(".jinja") && !name.contains('/')) && is_plain_path(name)
 }
 
 /// A file of a module's folder: `1_Pooling/config.json`, `2_Dense/model.safetensors`.

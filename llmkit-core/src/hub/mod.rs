@@ -1,8 +1,9 @@
 //! Downloading models from the Hugging Face hub.
 //!
 //! [`fetch`] puts a model's files where huggingface_hub puts them, so that Python and llmkit share one copy, and gives the folder
-//! that [`Pretrained::load`](crate::models::Pretrained::load) reads. Weights come as safetensors only, never pickled; a file of which the
-//! hub states the SHA-256 is checked against it.
+//! that [`Pretrained::load`](crate::models::Pretrained::load) reads. Weights come as safetensors only, never pickled; [`Hub::fetch_file`]
+//! gets any single file, such as one of several GGUF files. A file of which the hub states the SHA-256 (all large ones) is checked against
+//! it, and a download of it that breaks off goes on from there, at once or the next time.
 //!
 //! The environment is that of huggingface_hub: `HF_TOKEN` for private and gated models, `HF_HUB_CACHE` or `HF_HOME` for the cache,
 //! `HF_HUB_OFFLINE=1` for no network at all, `HF_ENDPOINT` for a mirror, `HTTPS_PROXY` for a proxy, and `SSL_CERT_FILE` for
@@ -19,6 +20,9 @@ use self::cache::RepoCache;
 use self::http::{Client, Failure};
 use self::listing::{INDEX, Listing, SINGLE};
 use crate::{Error, Result};
+
+/// How often a download that breaks off goes on at once.
+const RETRIES: usize = 5;
 
 /// Where models come from and where they are kept.
 #[derive(Debug, Clone)]
@@ -121,6 +125,68 @@ impl Hub {
         }
     }
 
+    /// Downloads one file of `repo` and gives its path; for a GGUF file, pass that to [`Pretrained::load`](crate::models::Pretrained::load).
+    /// What is in the cache already is not downloaded again. `progress` is called as bytes arrive.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] saying what to do.
+    pub fn fetch_file(
+        &self,
+        repo: &str,
+        revision: Option<&str>,
+        file: &str,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<PathBuf> {
+        let failed = |reason: String| Error::Hub { repo: repo.to_owned(), reason };
+        let revision = revision.unwrap_or("main");
+        check_names(repo, revision).map_err(failed)?;
+        if !is_plain_path(file) {
+            return Err(failed(format!("`{file}` is not the path of a file in a repository")));
+        }
+        let cache = RepoCache::new(&self.cache, repo);
+        let cached = || cache.commit(revision).filter(|commit| cache.has(commit, file));
+        let path = |commit: &str| cache.snapshot(commit).join(file);
+        if let Some(commit) = cached().filter(|_| self.offline || is_commit(revision)) {
+            return Ok(path(&commit));
+        }
+        if self.offline {
+            return Err(failed(format!(
+                "HF_HUB_OFFLINE is set and {} has no `{file}` of `{revision}`; unset it, or pass the path of a local file",
+                cache.folder().display()
+            )));
+        }
+        let mut ask = || {
+            let client = Client::new(&self.endpoint, self.token.as_deref())?;
+            let listing = Listing::request(&client, repo, revision)?;
+            if !listing.has(file) {
+                return Err(refused(format!("it has no file `{file}` (check the name)")));
+            }
+            get(&client, repo, &listing.commit, file, &cache, progress)?;
+            cache.point(revision, &listing.commit)?;
+            Ok(listing.commit)
+        };
+        match ask() {
+            Ok(commit) => Ok(path(&commit)),
+            Err(Failure::Local(error)) => Err(error),
+            Err(Failure::Refused(reason)) => Err(failed(reason)),
+            Err(Failure::Unreachable(reason)) => match cached() {
+                Some(commit) => {
+                    tracing::warn!(
+                        repo,
+                        revision,
+                        reason,
+                        "the hub can't be reached; the copy in the cache serves"
+                    );
+                    Ok(path(&commit))
+                }
+                None => Err(failed(format!(
+                    "{} can't be reached ({reason}); connect to the network",
+                    self.endpoint
+                ))),
+            },
+        }
+    }
+
     fn download(
         &self,
         repo: &str,
@@ -131,14 +197,7 @@ impl Hub {
         let client = Client::new(&self.endpoint, self.token.as_deref())?;
         let listing = Listing::request(&client, repo, revision)?;
         let commit = &listing.commit;
-        let mut get = |name: &str| {
-            if cache.has(commit, name) {
-                return Ok(());
-            }
-            let mut report = |received, total| progress(Progress { file: name, received, total });
-            let file = client.open(&format!("{repo}/resolve/{commit}/{name}"))?;
-            cache.store(commit, name, file, &mut report)
-        };
+        let mut get = |name: &str| get(&client, repo, commit, name, cache, progress);
         for name in listing.small_files() {
             get(name)?;
         }
@@ -152,6 +211,47 @@ impl Hub {
         }
         cache.point(revision, commit)?;
         Ok(cache.snapshot(commit))
+    }
+}
+
+/// Brings a file into the cache.
+fn get(
+    client: &Client<'_>,
+    repo: &str,
+    commit: &str,
+    name: &str,
+    cache: &RepoCache,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), Failure> {
+    if cache.has(commit, name) {
+        return Ok(());
+    }
+    let path = format!("{repo}/resolve/{commit}/{name}");
+    let mut have = 0;
+    let mut attempts = 0;
+    loop {
+        let mut file = client.open(&path, 0)?;
+        let partial = cache.partial(&file);
+        if partial > 0 && file.size.is_some_and(|size| partial < size) {
+            file = client.open(&path, partial)?;
+        }
+        let etag = file.etag.clone();
+        let mut received = 0;
+        let mut report = |now, total| {
+            received = now;
+            progress(Progress { file: name, received: now, total });
+        };
+        match cache.store(commit, name, file, &mut report) {
+            // What arrived was kept and it gets further each time: go on from there.
+            Err(Failure::Unreachable(reason))
+                if attempts < RETRIES && received > have && cache.keeps(&etag) =>
+            {
+                tracing::warn!(repo, file = name, received, reason, "the download broke off and goes on");
+                have = received;
+                attempts += 1;
+            }
+            result => return result,
+        }
     }
 }
 
@@ -173,6 +273,15 @@ fn check_names(repo: &str, revision: &str) -> Result<(), String> {
         return Err(format!("`{revision}` is no revision; pass a branch, a tag or a commit"));
     }
     Ok(())
+}
+
+/// A path below a folder, of plain names.
+fn is_plain_path(path: &str) -> bool {
+    let plain = |part: &str| {
+        let letters = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte));
+        letters && !part.is_empty() && !part.starts_with('.') && !part.contains("..")
+    };
+    path.len() <= 200 && path.split('/').all(plain)
 }
 
 fn is_commit(revision: &str) -> bool {

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
+
 use super::*;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -64,9 +66,24 @@ fn answer(mut stream: TcpStream, answers: &BTreeMap<String, Answer>, log: &Seen)
         headers.iter().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned);
     log.lock().unwrap().push((path.clone(), authorization));
     let missing = (404, Vec::new(), Vec::new());
-    let (status, headers, body) = answers.get(&path).unwrap_or(&missing);
-    let mut head = format!("HTTP/1.1 {status} x\r\nConnection: close\r\n");
-    if !headers.iter().any(|(name, _)| *name == "Content-Length") {
+    let (status, answered, body) = answers.get(&path).unwrap_or(&missing);
+    let (mut status, mut body, mut more) = (*status, body.as_slice(), String::new());
+    // A file of which every connection brings seven bytes only, from where it is asked to begin.
+    if answered.iter().any(|(name, _)| *name == "X-Breaks-Off") {
+        let from = headers
+            .iter()
+            .find_map(|line| line.strip_prefix("range: bytes=")?.strip_suffix('-')?.parse().ok());
+        let from: usize = from.unwrap_or(0);
+        if from > 0 {
+            status = 206;
+            more = format!("Content-Range: bytes {from}-{}/{}\r\n", body.len() - 1, body.len());
+        }
+        more += &format!("Content-Length: {}\r\n", body.len() - from);
+        body = &body[from..body.len().min(from + 7)];
+    }
+    let headers = answered;
+    let mut head = format!("HTTP/1.1 {status} x\r\nConnection: close\r\n{more}");
+    if more.is_empty() && !headers.iter().any(|(name, _)| *name == "Content-Length") {
         head += &format!("Content-Length: {}\r\n", body.len());
     }
     for (name, value) in headers {
@@ -231,6 +248,97 @@ fn damaged_and_broken_downloads_leave_nothing() {
         let blobs = std::fs::read_dir(cache.path().join("models--acme--tiny/blobs")).unwrap();
         let blobs: Vec<_> = blobs.map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(blobs, ["config-json"]);
+    }
+}
+
+/// A weights file that needs `connections` of seven bytes each.
+fn breaking_off(body: &[u8]) -> (Server, String) {
+    let hash: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = format!("/acme/tiny/resolve/{COMMIT}/{SINGLE}");
+    let server = Server::default().listing(&["config.json", SINGLE]).file("config.json", b"{}").with(
+        &path,
+        200,
+        &[("ETag", &format!("\"{hash}\"")), ("X-Breaks-Off", "1")],
+        body,
+    );
+    (server, hash)
+}
+
+#[test]
+fn a_download_that_breaks_off_goes_on_from_there() {
+    let body = b"twenty-four bytes, four ";
+    let (server, hash) = breaking_off(body);
+    let (endpoint, seen) = server.start();
+    let cache = tempfile::tempdir().unwrap();
+    let mut steps = Vec::new();
+    let folder = Hub::new(&endpoint, cache.path())
+        .fetch("acme/tiny", None, &mut |progress| {
+            if progress.file == SINGLE {
+                steps.push(progress.received);
+            }
+        })
+        .unwrap();
+    assert_eq!(std::fs::read(folder.join(SINGLE)).unwrap(), body);
+    assert_eq!(steps, [0, 7, 7, 14, 14, 21, 21, 24]);
+    // One connection for the first part; one that asks and one that goes on for each further one.
+    assert_eq!(paths(&seen).iter().filter(|path| *path == SINGLE).count(), 7);
+    let blobs = cache.path().join("models--acme--tiny/blobs");
+    assert_eq!(std::fs::read(blobs.join(&hash)).unwrap(), body);
+    assert!(!blobs.join(format!("{hash}.incomplete")).exists());
+}
+
+#[test]
+fn what_arrived_is_built_on_the_next_time_if_it_is_right() {
+    let body: Vec<u8> = (0..100).collect();
+    let (server, hash) = breaking_off(&body);
+    let (endpoint, _) = server.start();
+    let cache = tempfile::tempdir().unwrap();
+    // Six connections of seven bytes are not enough, and it says how far it came.
+    assert!(reason(fetch_from(&endpoint, cache.path())).contains("broke off after 42 bytes"));
+    let partial = cache.path().join("models--acme--tiny/blobs").join(format!("{hash}.incomplete"));
+    assert_eq!(std::fs::read(&partial).unwrap(), body[..42]);
+    assert!(reason(fetch_from(&endpoint, cache.path())).contains("broke off after 84 bytes"));
+    let folder = fetch_from(&endpoint, cache.path()).unwrap();
+    assert_eq!(std::fs::read(folder.join(SINGLE)).unwrap(), body);
+
+    // A partial file that something else has written is noticed, and the next time it is whole again.
+    let cache = tempfile::tempdir().unwrap();
+    let partial = cache.path().join("models--acme--tiny/blobs").join(format!("{hash}.incomplete"));
+    std::fs::create_dir_all(partial.parent().unwrap()).unwrap();
+    std::fs::write(&partial, [9; 95]).unwrap();
+    assert!(reason(fetch_from(&endpoint, cache.path())).contains("was damaged"));
+    assert!(!partial.exists());
+}
+
+#[test]
+fn a_single_file_and_files_in_folders() {
+    let template = "additional_chat_templates/tool_use.jinja";
+    let server = Server::default()
+        .listing(&["config.json", SINGLE, template, "additional_chat_templates/../x.jinja", "q4/tiny.gguf"])
+        .file("config.json", b"{}")
+        .file(SINGLE, b"weights")
+        .with(&format!("/acme/tiny/resolve/{COMMIT}/{template}"), 200, &[("ETag", "\"t\"")], b"tools")
+        .with(&format!("/acme/tiny/resolve/{COMMIT}/q4/tiny.gguf"), 200, &[("ETag", "\"g\"")], b"GGUF");
+    let (endpoint, seen) = server.start();
+    let cache = tempfile::tempdir().unwrap();
+    let folder = fetch_from(&endpoint, cache.path()).unwrap();
+    assert_eq!(std::fs::read(folder.join(template)).unwrap(), b"tools");
+
+    let hub = Hub::new(&endpoint, cache.path());
+    let file = |hub: &Hub, revision, name| hub.fetch_file("acme/tiny", revision, name, &mut |_| {});
+    let path = file(&hub, None, "q4/tiny.gguf").unwrap();
+    assert_eq!(path, folder.join("q4/tiny.gguf"));
+    assert_eq!(std::fs::read(&path).unwrap(), b"GGUF");
+    seen.lock().unwrap().clear();
+    assert_eq!(file(&hub, Some(COMMIT), "q4/tiny.gguf").unwrap(), path);
+    let offline = hub.clone().with_offline(true);
+    assert_eq!(file(&offline, None, "q4/tiny.gguf").unwrap(), path);
+    assert!(reason(file(&offline, None, "q8/tiny.gguf")).contains("HF_HUB_OFFLINE"));
+    assert!(seen.lock().unwrap().is_empty());
+    assert_eq!(file(&Hub::new(closed_port(), cache.path()), None, "q4/tiny.gguf").unwrap(), path);
+    assert!(reason(file(&hub, None, "q8/tiny.gguf")).contains("no file `q8/tiny.gguf`"));
+    for name in ["../x", "/etc/passwd", "a/../b", "", "a//b", ".x", "a\\b"] {
+        assert!(reason(file(&hub, None, name)).contains("not the path of a file"), "{name}");
     }
 }
 

@@ -56,6 +56,9 @@ fn campaign<T>(
     for warm_up in 0..3 {
         load(&make(&mut Rng::new(warm_up)).0);
     }
+    // `tokenizers` panics on some files, which is caught; writing a backtrace takes tens of megabytes.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
     for number in 0..count {
         let (input, size) = make(&mut Rng::new(number));
         let begin = Instant::now();
@@ -71,8 +74,11 @@ fn campaign<T>(
         if begin.elapsed() > LONGEST {
             failures.push(format!("{name} {number} took {:?}", begin.elapsed()));
         }
-        assert!(failures.len() < 20, "{}", failures.join("\n"));
+        if failures.len() == 20 {
+            break;
+        }
     }
+    std::panic::set_hook(hook);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     eprintln!("{name}: {outcome:?}");
     outcome
