@@ -17,7 +17,7 @@ use serde_json::json;
 
 /// Application code: it knows no model.
 async fn explain(model: &dyn LanguageModel, prompt: &ChatPrompt, word: &str) -> Result<ChatResponse> {
-    let messages = prompt.render(&json!({ "word": word })).unwrap();
+    let messages = prompt.render(json!({ "word": word })).unwrap();
     model.chat(ChatRequest { max_tokens: Some(10), ..ChatRequest::new(messages) }).await
 }
 
@@ -42,7 +42,7 @@ fn a_prompt_is_answered_as_by_the_model_itself() {
 
     let mut cached = Vec::new();
     for word in ["harbor", "library", "harbor"] {
-        let messages = prompt.render(&json!({ "word": word })).unwrap();
+        let messages = prompt.render(json!({ "word": word })).unwrap();
         let config = model.generation.clone().with_max_new_tokens(10);
         let expected =
             model.reply(&NoAdapter, &messages, &config, &mut |_| ControlFlow::Continue(())).unwrap();

@@ -64,6 +64,8 @@ pub struct Attention {
 }
 
 #[derive(Debug, Clone)]
+// A block has one of them, so a box would save nothing.
+#[allow(clippy::large_enum_variant)]
 enum Projections {
     /// `[heads * head_dim, hidden]` of queries, `[kv_heads * head_dim, hidden]` of keys and values
     Separate { q_proj: Linear, k_proj: Linear, v_proj: Linear },

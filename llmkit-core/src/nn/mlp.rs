@@ -64,6 +64,8 @@ pub struct Mlp {
 }
 
 #[derive(Debug, Clone)]
+// A block has one of them, so a box would save nothing.
+#[allow(clippy::large_enum_variant)]
 enum GateUp {
     /// `[intermediate, hidden]`, both
     Separate { gate_proj: Linear, up_proj: Linear },
