@@ -162,6 +162,9 @@ fn scores_stand_for_merges() {
     assert_encodes(&tokenizer, &expected("sentencepiece").variants["llama"], "by scores");
 }
 
+/// A change to a tokenizer file.
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 #[test]
 fn what_a_gguf_has_no_place_for_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
@@ -173,7 +176,7 @@ fn what_a_gguf_has_no_place_for_is_refused_with_the_reason() {
         Tokenizer::from_file(&path).unwrap().to_gguf().unwrap_err().to_string()
     };
     let split = json!({ "type": "WhitespaceSplit" });
-    let cases: [(&str, &dyn Fn(&mut Value), &str); 5] = [
+    let cases: [(&str, Change<'_>, &str); 5] = [
         ("byte_level", &|json| json["pre_tokenizer"]["pretokenizers"][0] = split.clone(), "pre-tokenizer"),
         ("byte_level", &|json| json["normalizer"] = json!({ "type": "Lowercase" }), "pre-tokenizer"),
         ("byte_level", &|json| json["model"]["ignore_merges"] = json!(true), "ignore_merges"),
