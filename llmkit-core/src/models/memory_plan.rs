@@ -94,12 +94,12 @@ impl MemoryPlan {
         let sizes = ModelSizes::read(checkpoint)?;
         let (rows, tokens) = (rows as u64, tokens as u64);
         // The cache's room doubles where it is used up; at the end of growing, the smaller buffer of one layer still exists.
-        let capacity = tokens.next_power_of_two().max(64);
-        let layer = rows * capacity * 2 * sizes.keys * BYTES;
-        let fed = tokens.min(PREFILL_CHUNK as u64) * rows;
+        let capacity = tokens.checked_next_power_of_two().unwrap_or(tokens).max(64);
+        let layer = product([rows, capacity, 2 * BYTES, sizes.keys]);
+        let fed = product([tokens.min(PREFILL_CHUNK as u64), rows, sizes.passing_numbers(), BYTES]);
         Ok(Self {
-            kv_cache: layer * sizes.blocks + layer / 2,
-            activations: (fed * sizes.passing_numbers() + 2 * rows * sizes.vocab) * BYTES,
+            kv_cache: product([layer, sizes.blocks]).saturating_add(layer / 2),
+            activations: fed.saturating_add(product([2 * BYTES, rows, sizes.vocab])),
             ..Self::weights(checkpoint)
         })
     }
@@ -135,8 +135,8 @@ impl MemoryPlan {
 
     /// The highest sum that exists at once: while loading, or later.
     pub fn peak(&self) -> u64 {
-        let later =
-            [self.kv_cache, self.activations, self.adapter, self.gradients, self.optimizer].iter().sum();
+        let later = [self.kv_cache, self.activations, self.adapter, self.gradients, self.optimizer];
+        let later = later.into_iter().fold(0, u64::saturating_add);
         self.weights.saturating_add(self.loading.max(later))
     }
 }
@@ -157,6 +157,11 @@ impl fmt::Display for MemoryPlan {
         }
         write!(formatter, "{:16} {:>10.1} MiB", "peak", mebibytes(self.peak()))
     }
+}
+
+/// A product that stays at the largest number where it would be larger, as a hostile configuration may want it.
+fn product<const N: usize>(factors: [u64; N]) -> u64 {
+    factors.into_iter().fold(1, u64::saturating_mul)
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -4,7 +4,7 @@ use super::ConfigReader;
 use super::decoder::{Decoder, DecoderBlock, FeedForward};
 use super::shape::{DecoderShape, ShapeDefaults};
 use crate::Result;
-use crate::nn::{Attention, AttentionConfig, Mlp, Norm, NormConfig, RopeConfig, Weights};
+use crate::nn::{AttentionConfig, Mlp, RopeConfig, Weights};
 
 /// What a `config.json` of `MistralForCausalLM` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,22 +45,13 @@ impl MistralConfig {
 ///
 /// Reads the tensors of a `MistralForCausalLM`; `raw` is the configuration's JSON, kept for writing it back.
 pub fn load_mistral(weights: &Weights<'_>, config: &MistralConfig, raw: Value) -> Decoder {
-    let norm = NormConfig::rms(config.shape.rms_norm_eps);
-    config
-        .shape
-        .load(weights, &[&config.rope], norm, raw, |weights, index| load_block(weights, index, config))
+    let block = |weights: &Weights<'_>, index| load_block(weights, index, config);
+    config.shape.load(weights, &[&config.rope], config.shape.norm(), raw, block)
 }
 
 fn load_block(weights: &Weights<'_>, index: usize, config: &MistralConfig) -> DecoderBlock {
     let MistralConfig { shape, sliding_window, .. } = config;
-    let norm = |name| Norm::load(&weights.at(name), shape.hidden_size, NormConfig::rms(shape.rms_norm_eps));
     let attention = AttentionConfig { window: *sliding_window, ..shape.attention() };
-    DecoderBlock {
-        before_attention: norm("input_layernorm"),
-        attention: Attention::load(&weights.at("self_attn"), index, attention),
-        after_attention: None,
-        before_mlp: norm("post_attention_layernorm"),
-        mlp: FeedForward::Dense(Mlp::load(&weights.at("mlp"), shape.mlp())),
-        after_mlp: None,
-    }
+    let mlp = FeedForward::Dense(Mlp::load(&weights.at("mlp"), shape.mlp()));
+    shape.block(weights, index, attention, mlp)
 }

@@ -5,9 +5,7 @@ use super::decoder::{Decoder, DecoderBlock, FeedForward};
 use super::rope_config::RopeFields;
 use super::shape::{DecoderShape, ShapeDefaults};
 use crate::Result;
-use crate::nn::{
-    Attention, AttentionConfig, Linear, MixtureOfExperts, Mlp, Norm, NormConfig, RopeConfig, Weights,
-};
+use crate::nn::{AttentionConfig, Linear, MixtureOfExperts, Mlp, RopeConfig, Weights};
 
 /// What a `config.json` of `MixtralForCausalLM` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,25 +55,15 @@ impl MixtralConfig {
 /// Reads the tensors of a `MixtralForCausalLM`, which names each expert's by itself; `raw` is the configuration's JSON, kept for
 /// writing it back.
 pub fn load_mixtral(weights: &Weights<'_>, config: &MixtralConfig, raw: Value) -> Decoder {
-    let norm = NormConfig::rms(config.shape.rms_norm_eps);
-    config
-        .shape
-        .load(weights, &[&config.rope], norm, raw, |weights, index| load_block(weights, index, config))
+    let block = |weights: &Weights<'_>, index| load_block(weights, index, config);
+    config.shape.load(weights, &[&config.rope], config.shape.norm(), raw, block)
 }
 
 fn load_block(weights: &Weights<'_>, index: usize, config: &MixtralConfig) -> DecoderBlock {
     let MixtralConfig { shape, sliding_window, .. } = config;
-    let norm = |name| Norm::load(&weights.at(name), shape.hidden_size, NormConfig::rms(shape.rms_norm_eps));
     let attention = AttentionConfig { window: *sliding_window, ..shape.attention() };
-    let experts = load_experts(&weights.at("block_sparse_moe"), config);
-    DecoderBlock {
-        before_attention: norm("input_layernorm"),
-        attention: Attention::load(&weights.at("self_attn"), index, attention),
-        after_attention: None,
-        before_mlp: norm("post_attention_layernorm"),
-        mlp: FeedForward::Experts(experts),
-        after_mlp: None,
-    }
+    let mlp = FeedForward::Experts(load_experts(&weights.at("block_sparse_moe"), config));
+    shape.block(weights, index, attention, mlp)
 }
 
 fn load_experts(weights: &Weights<'_>, config: &MixtralConfig) -> MixtureOfExperts {

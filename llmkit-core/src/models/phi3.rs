@@ -5,7 +5,7 @@ use super::decoder::{Decoder, DecoderBlock, FeedForward};
 use super::rope_config::RopeFields;
 use super::shape::{DecoderShape, ShapeDefaults};
 use crate::Result;
-use crate::nn::{Attention, AttentionConfig, Mlp, MlpConfig, Norm, NormConfig, RopeConfig, Weights};
+use crate::nn::{AttentionConfig, Mlp, MlpConfig, RopeConfig, Weights};
 
 /// What a `config.json` of `Phi3ForCausalLM` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,23 +60,14 @@ impl Phi3Config {
 ///
 /// Reads the tensors of a `Phi3ForCausalLM`; `raw` is the configuration's JSON, kept for writing it back.
 pub fn load_phi3(weights: &Weights<'_>, config: &Phi3Config, raw: Value) -> Decoder {
-    let norm = NormConfig::rms(config.shape.rms_norm_eps);
-    config
-        .shape
-        .load(weights, &[&config.rope], norm, raw, |weights, index| load_block(weights, index, config))
+    let block = |weights: &Weights<'_>, index| load_block(weights, index, config);
+    config.shape.load(weights, &[&config.rope], config.shape.norm(), raw, block)
 }
 
 fn load_block(weights: &Weights<'_>, index: usize, config: &Phi3Config) -> DecoderBlock {
     let Phi3Config { shape, sliding_window, .. } = config;
-    let norm = |name| Norm::load(&weights.at(name), shape.hidden_size, NormConfig::rms(shape.rms_norm_eps));
     let attention = AttentionConfig { fused: true, window: *sliding_window, ..shape.attention() };
     let mlp = MlpConfig { fused: true, ..shape.mlp() };
-    DecoderBlock {
-        before_attention: norm("input_layernorm"),
-        attention: Attention::load(&weights.at("self_attn"), index, attention),
-        after_attention: None,
-        before_mlp: norm("post_attention_layernorm"),
-        mlp: FeedForward::Dense(Mlp::load(&weights.at("mlp"), mlp)),
-        after_mlp: None,
-    }
+    let mlp = FeedForward::Dense(Mlp::load(&weights.at("mlp"), mlp));
+    shape.block(weights, index, attention, mlp)
 }

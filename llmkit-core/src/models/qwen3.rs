@@ -4,7 +4,7 @@ use super::ConfigReader;
 use super::decoder::{Decoder, DecoderBlock, FeedForward};
 use super::shape::{DecoderShape, ShapeDefaults, qwen_windows};
 use crate::Result;
-use crate::nn::{Attention, AttentionConfig, Mlp, Norm, NormConfig, RopeConfig, Weights};
+use crate::nn::{AttentionConfig, Mlp, RopeConfig, Weights};
 
 /// What a `config.json` of `Qwen3ForCausalLM` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,29 +46,19 @@ impl Qwen3Config {
 ///
 /// Reads the tensors of a `Qwen3ForCausalLM`; `raw` is the configuration's JSON, kept for writing it back.
 pub fn load_qwen3(weights: &Weights<'_>, config: &Qwen3Config, raw: Value) -> Decoder {
-    let norm = NormConfig::rms(config.shape.rms_norm_eps);
-    config
-        .shape
-        .load(weights, &[&config.rope], norm, raw, |weights, index| load_block(weights, index, config))
+    let block = |weights: &Weights<'_>, index| load_block(weights, index, config);
+    config.shape.load(weights, &[&config.rope], config.shape.norm(), raw, block)
 }
 
 fn load_block(weights: &Weights<'_>, index: usize, config: &Qwen3Config) -> DecoderBlock {
     let Qwen3Config { shape, attention_bias, windows, .. } = config;
-    let rms = NormConfig::rms(shape.rms_norm_eps);
-    let norm = |name| Norm::load(&weights.at(name), shape.hidden_size, rms);
     let attention = AttentionConfig {
         qkv_bias: *attention_bias,
         output_bias: *attention_bias,
-        norms: Some(rms),
+        norms: Some(shape.norm()),
         window: windows[index],
         ..shape.attention()
     };
-    DecoderBlock {
-        before_attention: norm("input_layernorm"),
-        attention: Attention::load(&weights.at("self_attn"), index, attention),
-        after_attention: None,
-        before_mlp: norm("post_attention_layernorm"),
-        mlp: FeedForward::Dense(Mlp::load(&weights.at("mlp"), shape.mlp())),
-        after_mlp: None,
-    }
+    let mlp = FeedForward::Dense(Mlp::load(&weights.at("mlp"), shape.mlp()));
+    shape.block(weights, index, attention, mlp)
 }

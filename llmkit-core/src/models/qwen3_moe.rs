@@ -4,10 +4,7 @@ use super::ConfigReader;
 use super::decoder::{Decoder, DecoderBlock, FeedForward};
 use super::shape::{DecoderShape, ShapeDefaults};
 use crate::Result;
-use crate::nn::{
-    Attention, AttentionConfig, Linear, MixtureOfExperts, Mlp, MlpConfig, Norm, NormConfig, RopeConfig,
-    Weights,
-};
+use crate::nn::{AttentionConfig, Linear, MixtureOfExperts, Mlp, MlpConfig, RopeConfig, Weights};
 
 /// What a `config.json` of `Qwen3MoeForCausalLM` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +44,7 @@ impl Qwen3MoeConfig {
             tie_word_embeddings: false,
         };
         let shape = DecoderShape::read(config, defaults)?;
-        let window = config.window_or("sliding_window", Some(4096))?;
+        let slides = config.flag_or("use_sliding_window", false)?;
         // Transformers 5 reads either name and writes the second for some models.
         let name = if config.optional("num_experts").is_some() { "num_experts" } else { "num_local_experts" };
         let num_experts = config.size_or(name, 128)?;
@@ -55,7 +52,7 @@ impl Qwen3MoeConfig {
             shape,
             rope: config.rope(shape.head_dim)?,
             attention_bias: config.flag_or("attention_bias", false)?,
-            sliding_window: window.filter(|_| config.flag_or("use_sliding_window", false).unwrap_or(false)),
+            sliding_window: config.window_or("sliding_window", Some(4096))?.filter(|_| slides),
             num_experts,
             num_experts_per_tok: config.at_most("num_experts_per_tok", 8, num_experts)?,
             moe_intermediate_size: config.size_or("moe_intermediate_size", 768)?,
@@ -87,20 +84,16 @@ fn sparse(config: ConfigReader<'_>, layers: usize) -> Result<Vec<bool>> {
 /// Reads the tensors of a `Qwen3MoeForCausalLM`, which names each expert's by itself; `raw` is the configuration's JSON, kept for
 /// writing it back.
 pub fn load_qwen3_moe(weights: &Weights<'_>, config: &Qwen3MoeConfig, raw: Value) -> Decoder {
-    let norm = NormConfig::rms(config.shape.rms_norm_eps);
-    config
-        .shape
-        .load(weights, &[&config.rope], norm, raw, |weights, index| load_block(weights, index, config))
+    let block = |weights: &Weights<'_>, index| load_block(weights, index, config);
+    config.shape.load(weights, &[&config.rope], config.shape.norm(), raw, block)
 }
 
 fn load_block(weights: &Weights<'_>, index: usize, config: &Qwen3MoeConfig) -> DecoderBlock {
     let shape = &config.shape;
-    let rms = NormConfig::rms(shape.rms_norm_eps);
-    let norm = |name| Norm::load(&weights.at(name), shape.hidden_size, rms);
     let attention = AttentionConfig {
         qkv_bias: config.attention_bias,
         output_bias: config.attention_bias,
-        norms: Some(rms),
+        norms: Some(shape.norm()),
         window: config.sliding_window,
         ..shape.attention()
     };
@@ -109,14 +102,7 @@ fn load_block(weights: &Weights<'_>, index: usize, config: &Qwen3MoeConfig) -> D
         true => FeedForward::Experts(load_experts(&mlp, config)),
         false => FeedForward::Dense(Mlp::load(&mlp, shape.mlp())),
     };
-    DecoderBlock {
-        before_attention: norm("input_layernorm"),
-        attention: Attention::load(&weights.at("self_attn"), index, attention),
-        after_attention: None,
-        before_mlp: norm("post_attention_layernorm"),
-        mlp,
-        after_mlp: None,
-    }
+    shape.block(weights, index, attention, mlp)
 }
 
 fn load_experts(weights: &Weights<'_>, config: &Qwen3MoeConfig) -> MixtureOfExperts {

@@ -1,10 +1,10 @@
 use serde_json::Value;
 
 use super::ConfigReader;
-use super::decoder::{Decoder, DecoderBlock, Head};
+use super::decoder::{Decoder, DecoderBlock, FeedForward, Head};
 use crate::Result;
 use crate::nn::{
-    Activation, AttentionConfig, Embedding, MlpConfig, Norm, NormConfig, Rope, RopeConfig, Weights,
+    Activation, Attention, AttentionConfig, Embedding, MlpConfig, Norm, NormConfig, Rope, RopeConfig, Weights,
 };
 
 /// The sizes that the `config.json` of every decoder-only model gives.
@@ -87,6 +87,30 @@ impl DecoderShape {
             activation: Activation::Silu,
             bias: false,
             fused: false,
+        }
+    }
+
+    /// The norms of a block and of the whole, by their root mean square.
+    pub(super) fn norm(&self) -> NormConfig {
+        NormConfig::rms(self.rms_norm_eps)
+    }
+
+    /// Reads block `layer` with Llama's names and a normalisation before each of its halves, the second of which is `mlp`.
+    pub(super) fn block(
+        &self,
+        weights: &Weights<'_>,
+        layer: usize,
+        attention: AttentionConfig,
+        mlp: FeedForward,
+    ) -> DecoderBlock {
+        let norm = |name| Norm::load(&weights.at(name), self.hidden_size, self.norm());
+        DecoderBlock {
+            before_attention: norm("input_layernorm"),
+            attention: Attention::load(&weights.at("self_attn"), layer, attention),
+            after_attention: None,
+            before_mlp: norm("post_attention_layernorm"),
+            mlp,
+            after_mlp: None,
         }
     }
 

@@ -19,19 +19,24 @@ pub fn memory_plan(
     parameters: u64,
 ) -> Result<MemoryPlan> {
     let sizes = ModelSizes::read(checkpoint)?;
-    let positions = (config.batch_size * tokens) as u64;
-    let block = positions * sizes.kept_numbers();
+    let product = |factors: &[u64]| factors.iter().copied().fold(1, u64::saturating_mul);
+    let positions = product(&[config.batch_size as u64, tokens as u64]);
+    let stream = product(&[positions, sizes.hidden]);
+    let block = product(&[positions, sizes.kept_numbers()]);
     // Scores of a chunk over the vocabulary, and their gradient.
-    let head = 2 * (config.loss_chunk as u64).min(positions) * sizes.vocab + 2 * positions * sizes.hidden;
+    let scores = product(&[2, (config.loss_chunk as u64).min(positions), sizes.vocab]);
+    let two_streams = stream.saturating_mul(2);
+    let head = scores.saturating_add(two_streams);
     let activations = match config.recompute {
-        Recompute::Off => sizes.blocks * block + head,
+        Recompute::Off => product(&[sizes.blocks, block]).saturating_add(head),
         // Each block's input; beside them either the scores, or one block with the gradients of its output and of its input.
         Recompute::Blocks => {
-            sizes.blocks * positions * sizes.hidden + head.max(block + 2 * positions * sizes.hidden)
+            let beside = head.max(block.saturating_add(two_streams));
+            product(&[sizes.blocks, stream]).saturating_add(beside)
         }
     };
     let mut plan = MemoryPlan::weights(checkpoint);
-    plan.activations = activations * BYTES;
+    plan.activations = activations.saturating_mul(BYTES);
     plan.adapter = parameters * BYTES;
     plan.gradients = parameters * BYTES;
     plan.optimizer = 2 * parameters * BYTES;
