@@ -40,6 +40,7 @@
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
+//! - [`LoHa`], [`LoKr`]: updates made of element-wise and Kronecker products; [`Oft`], [`Boft`]: rotations of what a layer reads;
 //! - [`load_adapter`]: whatever method a folder holds;
 //! - [`merge`]: a model with the adapter worked in;
 //! - [`data`]: Alpaca files to examples, examples to batches;
@@ -50,26 +51,41 @@
 //! `cpu` (the default), `wgpu` and `cuda` build a backend in; they add up, and [`llmkit_core::Device`] chooses when the program runs.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod boft;
 pub mod data;
 mod dropout;
 mod error;
+mod init_weights;
 mod layers;
 mod load;
+mod loha;
+mod lokr;
 mod lora;
 mod merge;
 mod method;
+mod oft;
 mod parameters;
+mod rank_patterns;
+mod rotation;
 mod summary;
 pub mod train;
+mod weight_space;
 
+pub use boft::{Boft, BoftConfig, BoftLayer};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
     TargetModules, Targets, TunedLayer,
 };
+pub use init_weights::InitWeights;
 pub use load::load_adapter;
+pub use loha::{LoHa, LoHaConfig, LoHaLayer};
+pub use lokr::{InitLoKr, LoKr, LoKrConfig, LoKrLayer};
 pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, Sizes};
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
+pub use oft::{Oft, OftConfig, OftLayer, Transform};
+pub use rank_patterns::RankPatterns;
 pub use summary::{ParameterSummary, trainable_parameters};
+pub use weight_space::WeightSpace;

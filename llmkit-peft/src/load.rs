@@ -3,7 +3,7 @@ use std::path::Path;
 use llmkit_core::models::Model;
 use serde_json::Value;
 
-use crate::{AdapterFolder, Error, Lora, Method, Result};
+use crate::{AdapterFolder, Boft, Error, LoHa, LoKr, Lora, Method, Oft, Result};
 
 /// Reads a folder of any method, as its configuration says which.
 ///
@@ -22,9 +22,13 @@ pub fn load_adapter(model: &dyn Model, folder: impl AsRef<Path>) -> Result<Box<d
         .map_err(|error| wrong("(the whole file)", "a JSON object", error.to_string()))?;
     Ok(match config["peft_type"].as_str() {
         Some("LORA") => Box::new(Lora::load(model, folder)?),
+        Some("LOHA") => Box::new(LoHa::load(model, folder)?),
+        Some("LOKR") => Box::new(LoKr::load(model, folder)?),
+        Some("OFT") => Box::new(Oft::load(model, folder)?),
+        Some("BOFT") => Box::new(Boft::load(model, folder)?),
         _ => {
             let found = config["peft_type"].to_string();
-            return Err(wrong("peft_type", "a method that llmkit has: LORA", found));
+            return Err(wrong("peft_type", "a method that llmkit has: LORA, LOHA, LOKR, OFT, BOFT", found));
         }
     })
 }

@@ -79,7 +79,7 @@ fn inverse_plus_identity(skew: Tensor<3>) -> Tensor<3> {
 /// `(I + Q)^-1` for each block. It exists: the eigenvalues of `Q` are imaginary.
 fn host_inverse(skew: Tensor<3>) -> Vec<f32> {
     let [blocks, size, _] = skew.dims();
-    let values: Vec<f32> = skew.into_data().convert::<f32>().into_vec().expect("converted to f32");
+    let values: Vec<f32> = skew.try_into_vec_as::<f32>().expect("floats convert to f32");
     let mut inverses = Vec::with_capacity(blocks * size * size);
     for block in values.chunks_exact(size * size) {
         let matrix = faer::Mat::from_fn(size, size, |row, column| {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-        tensor.into_data().convert::<f32>().into_vec().unwrap()
+        tensor.try_into_vec_as::<f32>().unwrap()
     }
 
     /// What is above the diagonals of two 5 x 5 matrices, by a fixed rule.
