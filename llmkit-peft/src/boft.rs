@@ -123,19 +123,27 @@ impl BoftConfig {
     /// The number of blocks in a layer's input of this width, and their size.
     fn blocks_of(&self, width: usize, factors: usize, path: &str, origin: &Path) -> Result<(usize, usize)> {
         let wrong = |field: &str, expected: String, found: usize| {
-            Err(Error::Config { origin: origin.into(), field: field.into(), expected, found: found.to_string() })
+            Err(Error::Config {
+                origin: origin.into(),
+                field: field.into(),
+                expected,
+                found: found.to_string(),
+            })
         };
-        let (field, asked) =
-            if self.blocks == 0 { ("boft_block_size", self.block_size) } else { ("boft_block_num", self.blocks) };
+        let (field, asked) = if self.blocks == 0 {
+            ("boft_block_size", self.block_size)
+        } else {
+            ("boft_block_num", self.blocks)
+        };
         if !width.is_multiple_of(asked) {
             return wrong(field, format!("a divisor of {width}, the width of {path}"), asked);
         }
-        let (blocks, size) =
-            if self.blocks == 0 { (width / asked, asked) } else { (asked, width / asked) };
+        let (blocks, size) = if self.blocks == 0 { (width / asked, asked) } else { (asked, width / asked) };
         if factors > 1 {
             // `validate` keeps the number of factors below that of bits.
             if !blocks.is_multiple_of(1 << (factors - 1)) {
-                let expected = format!("at most n where 2^(n - 1) divides {blocks}, the number of blocks of {path}");
+                let expected =
+                    format!("at most n where 2^(n - 1) divides {blocks}, the number of blocks of {path}");
                 return wrong("boft_n_butterfly_factor", expected, factors);
             }
             if !size.is_multiple_of(2) {
@@ -248,11 +256,15 @@ impl TunedLayer for BoftLayer {
         let Layer::Linear(linear) = layer else { unreachable!("`accepts` says: linear layers only") };
         let path = linear.path();
         let key = format!("{}{path}.boft_R", AdapterFolder::PREFIX);
-        let in_file = attach.file.and_then(|file| file.info(&key)).and_then(|info| info.shape.first().copied());
+        let in_file =
+            attach.file.and_then(|file| file.info(&key)).and_then(|info| info.shape.first().copied());
         // What PEFT makes of any number of factors where it can't compile its kernel.
         let factors = if in_file == Some(1) { 1 } else { config.butterfly_factors };
         if factors != config.butterfly_factors {
-            tracing::warn!("{path}: {} butterfly factors are configured, and the file has one", config.butterfly_factors);
+            tracing::warn!(
+                "{path}: {} butterfly factors are configured, and the file has one",
+                config.butterfly_factors
+            );
         }
         let (blocks, size) = config.blocks_of(linear.d_input(), factors, path, attach.origin)?;
         let (r_shape, s_shape) = ([factors, blocks, size, size], [linear.d_output(), 1]);
@@ -270,13 +282,7 @@ impl TunedLayer for BoftLayer {
         &self.path
     }
 
-    fn linear(
-        &self,
-        base: &Linear,
-        input: Tensor<3>,
-        _shared: &(),
-        dropout: Option<Dropout>,
-    ) -> Tensor<3> {
+    fn linear(&self, base: &Linear, input: Tensor<3>, _shared: &(), dropout: Option<Dropout>) -> Tensor<3> {
         let [factors, blocks, ..] = self.r.val().dims();
         let mut rotations = self.rotations();
         if let Some(dropout) = dropout {

@@ -74,11 +74,11 @@ mod weight_space;
 pub use boft::{Boft, BoftConfig, BoftLayer};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
+pub use init_weights::InitWeights;
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
     TargetModules, Targets, TunedLayer,
 };
-pub use init_weights::InitWeights;
 pub use load::load_adapter;
 pub use loha::{LoHa, LoHaConfig, LoHaLayer};
 pub use lokr::{InitLoKr, LoKr, LoKrConfig, LoKrLayer};

@@ -266,7 +266,8 @@ impl TunedLayer for LoHaLayer {
                 } else {
                     matmul_transposed(input.clone(), self.delta())
                 };
-                base.forward(input) + dropout.drop_update(update, self.module_dropout, self.rank_dropout, true)
+                base.forward(input)
+                    + dropout.drop_update(update, self.module_dropout, self.rank_dropout, true)
             }
         }
     }

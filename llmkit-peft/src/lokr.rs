@@ -237,11 +237,10 @@ impl Factor {
         rng: &mut ChaCha8Rng,
         device: &Device,
     ) -> Self {
-        let mut matrix = |shape, zero| if zero { zeros(shape, device) } else { he_uniform(shape, rng, device) };
+        let mut matrix =
+            |shape, zero| if zero { zeros(shape, device) } else { he_uniform(shape, rng, device) };
         match rank {
-            None => {
-                Self { whole: Some(matrix([rows, columns], start != Start::Random)), a: None, b: None }
-            }
+            None => Self { whole: Some(matrix([rows, columns], start != Start::Random)), a: None, b: None },
             Some(rank) => Self {
                 whole: None,
                 a: Some(matrix([rows, rank], start == Start::ZeroLeft)),
@@ -260,7 +259,8 @@ impl Factor {
 
     fn tensors(&self, name: &str) -> Vec<Named<'_>> {
         let ends = [("", &self.whole), ("_a", &self.a), ("_b", &self.b)];
-        let named = ends.into_iter().map(|(end, param)| Some(Named::new(format!("{name}{end}"), param.as_ref()?)));
+        let named =
+            ends.into_iter().map(|(end, param)| Some(Named::new(format!("{name}{end}"), param.as_ref()?)));
         named.flatten().collect()
     }
 }
@@ -418,9 +418,9 @@ impl<'de> Deserialize<'de> for InitLoKr {
             Value::Bool(true) | Value::Null => Ok(Self::Default),
             Value::Bool(false) => Ok(Self::Random),
             Value::String(name) if name == "lycoris" => Ok(Self::Lycoris),
-            other => {
-                Err(serde::de::Error::custom(format!("init_weights: expected true, false or \"lycoris\", found {other}")))
-            }
+            other => Err(serde::de::Error::custom(format!(
+                "init_weights: expected true, false or \"lycoris\", found {other}"
+            ))),
         }
     }
 }

@@ -184,7 +184,9 @@ impl OftConfig {
         };
         let taken = nearest_divisor(width, asked);
         if taken != asked {
-            tracing::warn!("{path}: `{field}` = {asked} does not divide the width {width}; {taken} is taken instead");
+            tracing::warn!(
+                "{path}: `{field}` = {asked} does not divide the width {width}; {taken} is taken instead"
+            );
         }
         if self.blocks == 0 { (width / taken, taken) } else { (taken, width / taken) }
     }
@@ -339,13 +341,7 @@ impl TunedLayer for OftLayer {
         &self.path
     }
 
-    fn linear(
-        &self,
-        base: &Linear,
-        input: Tensor<3>,
-        _shared: &(),
-        dropout: Option<Dropout>,
-    ) -> Tensor<3> {
+    fn linear(&self, base: &Linear, input: Tensor<3>, _shared: &(), dropout: Option<Dropout>) -> Tensor<3> {
         let rotation = self.rotation();
         let blocks = rotation.dims()[0];
         let rotation = match dropout {
@@ -397,9 +393,17 @@ mod tests {
     /// As PEFT 0.21 adjusts them.
     #[test]
     fn block_sizes_are_adjusted_as_peft_adjusts_them() {
-        for (width, asked, expected) in
-            [(48, 32, 24), (48, 5, 4), (48, 7, 6), (48, 64, 48), (48, 48, 48), (48, 20, 16), (47, 32, 47), (47, 5, 1), (48, 10, 8)]
-        {
+        for (width, asked, expected) in [
+            (48, 32, 24),
+            (48, 5, 4),
+            (48, 7, 6),
+            (48, 64, 48),
+            (48, 48, 48),
+            (48, 20, 16),
+            (47, 32, 47),
+            (47, 5, 1),
+            (48, 10, 8),
+        ] {
             assert_eq!(nearest_divisor(width, asked), expected, "{asked} in {width}");
         }
     }

@@ -44,7 +44,11 @@ impl RankPatterns {
         Ok(Self {
             rank,
             alpha,
-            ranks: compile_pattern(rank_pattern.iter().map(|(key, rank)| (key, *rank)), "rank_pattern", origin)?,
+            ranks: compile_pattern(
+                rank_pattern.iter().map(|(key, rank)| (key, *rank)),
+                "rank_pattern",
+                origin,
+            )?,
             alphas: compile_pattern(
                 alpha_pattern.iter().map(|(key, alpha)| (key, *alpha)),
                 "alpha_pattern",

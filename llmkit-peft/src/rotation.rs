@@ -71,7 +71,10 @@ fn inverse_plus_identity(skew: Tensor<3>) -> Tensor<3> {
     let [blocks, size, _] = skew.dims();
     let device = skew.device();
     let values = host_inverse(skew.clone().without_autodiff());
-    let inverse = Tensor::<3>::from_data(TensorData::new(values, [blocks, size, size]), &device.clone().without_autodiff());
+    let inverse = Tensor::<3>::from_data(
+        TensorData::new(values, [blocks, size, size]),
+        &device.clone().without_autodiff(),
+    );
     let matrix = skew + identity(size, &device);
     inverse.clone() * 2.0 - inverse.clone().matmul(matrix).matmul(inverse)
 }
@@ -103,7 +106,9 @@ pub(crate) fn rotate(x: Tensor<3>, rotation: Tensor<3>) -> Tensor<3> {
     let [batch, seq, width] = x.dims();
     let [blocks, size, _] = rotation.dims();
     let rotated = if blocks == 1 {
-        x.reshape([batch * seq * width / size, size]).matmul(rotation.squeeze_dim(0)).reshape([batch, seq, width])
+        x.reshape([batch * seq * width / size, size])
+            .matmul(rotation.squeeze_dim(0))
+            .reshape([batch, seq, width])
     } else {
         let by_block = x.reshape([batch * seq, blocks, size]).swap_dims(0, 1);
         by_block.matmul(rotation).swap_dims(0, 1).reshape([batch, seq, width])
@@ -119,7 +124,8 @@ pub(crate) fn keep_blocks(rotation: Tensor<3>, dropped: &[bool]) -> Tensor<3> {
     let [blocks, size, _] = rotation.dims();
     let device = rotation.device();
     let mask: Vec<f32> = dropped.iter().map(|&dropped| if dropped { 1.0 } else { 0.0 }).collect();
-    let mask = Tensor::<3>::from_data(TensorData::new(mask, [blocks, 1, 1]), &device.clone().without_autodiff());
+    let mask =
+        Tensor::<3>::from_data(TensorData::new(mask, [blocks, 1, 1]), &device.clone().without_autodiff());
     rotation * (mask.clone() * -1.0 + 1.0) + mask * identity(size, &device)
 }
 
