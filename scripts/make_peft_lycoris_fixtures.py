@@ -8,6 +8,7 @@ Each folder is what `save_pretrained` wrote (but its README.md), plus:
                         for the adapter's tensor KEY
 All expectations come from the adapter as PEFT loads it from the folder; that PEFT's merged model computes the same is checked here.
 PEFT builds BOFT's butterflies only where it can compile a CUDA kernel; here a block diagonal in torch stands in for that kernel.
+`mlp-METHOD` are adapters of a plain torch module, whose tensors, `x` [7, 12] and outputs by method [7, 5] are in mlp.safetensors.
 Needs the folders of make_llama_fixtures.py, make_decoder_fixtures.py and make_encoder_fixtures.py.
 
 Run: python scripts/make_peft_lycoris_fixtures.py
@@ -204,6 +205,52 @@ def make(name, base, arguments, seed):
         file.chmod(0o644)
 
 
+class Mlp(torch.nn.Module):
+    """A module that is no transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(12, 20)
+        self.middle = torch.nn.Linear(20, 18)
+        self.outer = torch.nn.Linear(18, 5)
+
+    def forward(self, x):
+        return self.outer(self.middle(self.inner(x).tanh()).tanh())
+
+
+MLPS = {
+    "loha": dict(r=3, alpha=6),
+    "lokr": dict(r=2, alpha=3),
+    "oft": dict(oft_block_size=4, use_cayley_neumann=False),
+    "boft": dict(boft_block_size=2, boft_n_butterfly_factor=2),
+}
+
+
+@torch.no_grad()
+def make_mlps(seed):
+    """Saves adapters of a plain module and what they compute."""
+    torch.manual_seed(seed)
+    base = Mlp().eval()
+    tensors = dict(base.state_dict())
+    tensors["x"] = torch.randn(7, 12)
+    plain = base(tensors["x"])
+    for method, arguments in MLPS.items():
+        folder, model = fresh(OUT / f"mlp-{method}"), Mlp().eval()
+        model.load_state_dict(base.state_dict())
+        config = CONFIGS[method](target_modules=["inner", "middle"], **arguments)
+        made = get_peft_model(model, config).eval()
+        randomise_adapter(made, config, seed)
+        made.save_pretrained(folder)
+        (folder / "README.md").unlink()
+        (folder / "adapter_model.safetensors").chmod(0o644)
+        tensors[method] = made(tensors["x"])
+        effect = (tensors[method] - plain).abs().max().item()
+        if effect < 0.1:
+            raise SystemExit(f"mlp-{method}: effect {effect}")
+        print(f"mlp-{method}: effect {effect:.2f}")
+    save_tensors(OUT / "mlp.safetensors", tensors)
+
+
 def main():
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
@@ -213,6 +260,8 @@ def main():
     for seed, (name, (base, arguments)) in enumerate(VARIANTS.items(), start=400):
         if not only or name in only:
             make(name, base, arguments, seed)
+    if not only or "mlp" in only:
+        make_mlps(500)
 
 
 if __name__ == "__main__":

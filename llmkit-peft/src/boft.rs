@@ -309,15 +309,15 @@ impl TunedLayer for BoftLayer {
         vec![Named::new("boft_R", &self.r), Named::new("boft_s", &self.s)]
     }
 
-    fn merge(&self, layer: LayerMut<'_>, _shared: &()) -> Result<()> {
-        replace_weight(self, layer)
+    fn merge(&self, layer: LayerMut<'_>, shared: &()) -> Result<()> {
+        replace_weight(self, layer, shared)
     }
 }
 
 impl WeightSpace for BoftLayer {
     const NAME: &'static str = "boft";
 
-    fn weight(&self, base: Tensor<2>) -> Tensor<2> {
+    fn weight(&self, base: Tensor<2>, _shared: &()) -> Tensor<2> {
         let [factors, blocks, ..] = self.r.val().dims();
         let turned_back = self.rotations().swap_dims(1, 2);
         let mut rows: Tensor<3> = base.unsqueeze();

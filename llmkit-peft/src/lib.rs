@@ -42,6 +42,7 @@
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
 //! - [`LoHa`], [`LoKr`]: updates made of element-wise and Kronecker products; [`Oft`], [`Boft`]: rotations of what a layer reads;
 //! - [`load_adapter`]: whatever method a folder holds;
+//! - [`reparam`]: the methods that change weights, on any burn module;
 //! - [`merge`]: a model with the adapter worked in;
 //! - [`data`]: Alpaca files to examples, examples to batches;
 //! - [`train`]: losses and gradients, the optimizer, the trainer with its checkpoints.
@@ -66,6 +67,7 @@ mod method;
 mod oft;
 mod parameters;
 mod rank_patterns;
+pub mod reparam;
 mod rotation;
 mod summary;
 pub mod train;

@@ -281,15 +281,15 @@ impl TunedLayer for LoHaLayer {
         ]
     }
 
-    fn merge(&self, layer: LayerMut<'_>, _shared: &RankPatterns) -> Result<()> {
-        replace_weight(self, layer)
+    fn merge(&self, layer: LayerMut<'_>, shared: &RankPatterns) -> Result<()> {
+        replace_weight(self, layer, shared)
     }
 }
 
 impl WeightSpace for LoHaLayer {
     const NAME: &'static str = "loha";
 
-    fn weight(&self, base: Tensor<2>) -> Tensor<2> {
+    fn weight(&self, base: Tensor<2>, _shared: &RankPatterns) -> Tensor<2> {
         base + self.delta()
     }
 }

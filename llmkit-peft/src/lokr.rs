@@ -396,15 +396,15 @@ impl TunedLayer for LoKrLayer {
         tensors
     }
 
-    fn merge(&self, layer: LayerMut<'_>, _shared: &RankPatterns) -> Result<()> {
-        replace_weight(self, layer)
+    fn merge(&self, layer: LayerMut<'_>, shared: &RankPatterns) -> Result<()> {
+        replace_weight(self, layer, shared)
     }
 }
 
 impl WeightSpace for LoKrLayer {
     const NAME: &'static str = "lokr";
 
-    fn weight(&self, base: Tensor<2>) -> Tensor<2> {
+    fn weight(&self, base: Tensor<2>, _shared: &RankPatterns) -> Tensor<2> {
         let (w1, w2) = (self.w1.val() * self.scale, self.w2.val());
         let ([l, m], [k, n]) = (w1.dims(), w2.dims());
         let product = w1.reshape([l, 1, m, 1]) * w2.reshape([1, k, 1, n]);

@@ -283,7 +283,7 @@ impl OftLayer {
             None => weight,
             Some(eps) => {
                 // The constraint is a part of the step, as in PEFT, so that gradients don't see it.
-                let free = weight.clone().detach();
+                let free = weight.clone().without_autodiff();
                 weight + (constrain(free.clone(), eps) - free)
             }
         };
@@ -356,8 +356,8 @@ impl TunedLayer for OftLayer {
         vec![Named::new("oft_R.weight", &self.weight)]
     }
 
-    fn merge(&self, layer: LayerMut<'_>, _shared: &()) -> Result<()> {
-        replace_weight(self, layer)
+    fn merge(&self, layer: LayerMut<'_>, shared: &()) -> Result<()> {
+        replace_weight(self, layer, shared)
     }
 
     fn after_step(
@@ -369,8 +369,9 @@ impl TunedLayer for OftLayer {
         for layer in &mut layers {
             if let Some(eps) = layer.eps {
                 layer.weight = layer.weight.clone().map(|weight| {
-                    let trains = weight.is_require_grad();
-                    constrain(weight.detach(), eps).set_require_grad(trains)
+                    let (autodiff, trains) = (weight.is_autodiff(), weight.is_require_grad());
+                    let weight = constrain(weight.without_autodiff(), eps);
+                    if autodiff { Tensor::from_inner(weight).set_require_grad(trains) } else { weight }
                 });
             }
         }
@@ -381,7 +382,7 @@ impl TunedLayer for OftLayer {
 impl WeightSpace for OftLayer {
     const NAME: &'static str = "oft";
 
-    fn weight(&self, base: Tensor<2>) -> Tensor<2> {
+    fn weight(&self, base: Tensor<2>, _shared: &()) -> Tensor<2> {
         rotate(base.unsqueeze(), self.rotation().swap_dims(1, 2)).squeeze_dim(0)
     }
 }

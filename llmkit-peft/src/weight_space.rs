@@ -13,14 +13,18 @@ pub trait WeightSpace: TunedLayer + 'static {
     ///
     /// # Shapes
     /// `[out, in]`, both.
-    fn weight(&self, base: Tensor<2>) -> Tensor<2>;
+    fn weight(&self, base: Tensor<2>, shared: &Self::Shared) -> Tensor<2>;
 }
 
 /// Puts the weight with the state worked in into a linear layer; computed in `f32` and kept in the weight's own type.
-pub(crate) fn replace_weight<L: WeightSpace>(tuned: &L, layer: LayerMut<'_>) -> Result<()> {
+pub(crate) fn replace_weight<L: WeightSpace>(
+    tuned: &L,
+    layer: LayerMut<'_>,
+    shared: &L::Shared,
+) -> Result<()> {
     let LayerMut::Linear(linear) = layer else { unreachable!("`accepts` says: linear layers only") };
     let dtype = linear.weight.dtype();
-    let merged = tuned.weight(linear.weight.clone().cast(DType::F32)).without_autodiff();
+    let merged = tuned.weight(linear.weight.clone().cast(DType::F32), shared).without_autodiff();
     linear.weight = merged.cast(dtype);
     Ok(())
 }
