@@ -57,7 +57,7 @@ use llmkit_core::nn::{Layer, Linear};
 use serde_json::Value;
 
 use crate::parameters::replace;
-use crate::{Bias, Error, LayerMethod, Method, MethodConfig, Result, Targets, TunedLayer, WeightSpace};
+use crate::{Bias, Error, LayerMethod, Method, MethodConfig, Result, Targets, WeightSpace};
 
 /// What ties a burn module to the method that was attached to it: which weights, how they are shaped, and the names of files.
 ///
