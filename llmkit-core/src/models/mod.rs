@@ -43,7 +43,7 @@ pub use locate::locate;
 pub use memory_plan::{MemoryPlan, ModelSizes};
 pub use mistral::{MistralConfig, load_mistral};
 pub use mixtral::{MixtralConfig, load_mixtral};
-pub use model::{Editable, Model};
+pub use model::{Editable, Model, Task};
 pub use modernbert::{ModernBert, ModernBertConfig};
 pub use next_token::CachedModel;
 pub use phi3::{Phi3Config, load_phi3};
