@@ -51,5 +51,5 @@ pub use pretrained::Pretrained;
 pub use qwen2::{Qwen2Config, load_qwen2};
 pub use qwen3::{Qwen3Config, load_qwen3};
 pub use qwen3_moe::{Qwen3MoeConfig, load_qwen3_moe};
-pub use save::{ModelTensors, SaveOptions, save_model};
+pub use save::{ModelTensors, SaveOptions, save_model, save_model_parts};
 pub use shape::DecoderShape;

@@ -61,6 +61,25 @@ impl SavedLayers {
         }
     }
 
+    /// Copies of the layers for which `choose` says yes.
+    pub(crate) fn of(model: &dyn Model, mut choose: impl FnMut(Layer<'_>) -> bool) -> Self {
+        let mut saved = Self { layers: Vec::new(), places: HashMap::new() };
+        model.visit(&mut |layer| {
+            if choose(layer) {
+                saved.push(SavedLayer::whole(layer));
+            }
+        });
+        saved
+    }
+
+    /// The trained weight of the linear layer or embedding of this path.
+    ///
+    /// # Shapes
+    /// `[out, in]` or `[vocab, hidden]`
+    pub fn matrix(&self, path: &str) -> Option<Tensor<2>> {
+        self.get(path)?.matrix.as_ref().map(Param::val)
+    }
+
     /// Trains the bias of `linear`, if it has one and does not train already. `is_target` says whether a method acts on the layer
     /// besides.
     pub fn train_bias(&mut self, linear: &Linear, is_target: bool) {
