@@ -101,7 +101,7 @@ impl Scope {
     }
 
     /// What PEFT fills in when it makes a fresh adapter: the task and, for classifiers, that their head trains whole.
-    pub(crate) fn for_model(mut self, model: &dyn Model) -> Self {
+    pub(crate) fn complete_for(&mut self, model: &dyn Model) {
         if self.task_type.is_none() {
             self.task_type = task_type(model.task()).map(str::to_owned);
         }
@@ -111,7 +111,6 @@ impl Scope {
             let missing: Vec<_> = missing.map(|name| (*name).to_owned()).collect();
             self.modules_to_save.extend(missing);
         }
-        self
     }
 
     /// The rules by which layers are chosen; `defaults` are the method's for the model.
@@ -168,6 +167,9 @@ pub trait MethodConfig:
     /// Which layers.
     fn scope(&self) -> &Scope;
 
+    /// Which layers, to be filled in for a model.
+    fn scope_mut(&mut self) -> &mut Scope;
+
     /// Checks the numbers; `origin` is where they came from.
     ///
     /// # Errors
@@ -187,23 +189,6 @@ pub trait MethodConfig:
     /// Which biases train along.
     fn bias(&self) -> Bias {
         Bias::None
-    }
-
-    /// The configuration with another scope.
-    ///
-    /// # Panics
-    /// If the scope's fields don't stand beside the configuration's own, as `#[serde(flatten)]` puts them.
-    fn with_scope(self, scope: Scope) -> Self {
-        let fields = |value: Result<Value, serde_json::Error>| match value {
-            Ok(Value::Object(fields)) => fields,
-            _ => unreachable!("a configuration is an object of strings and numbers"),
-        };
-        let mut all = fields(serde_json::to_value(&self));
-        for field in fields(serde_json::to_value(self.scope())).keys() {
-            all.remove(field);
-        }
-        all.extend(fields(serde_json::to_value(scope)));
-        serde_json::from_value(all.into()).expect("a configuration reads what it writes")
     }
 
     /// Reads an `adapter_config.json`'s text; `origin` is its path.

@@ -37,9 +37,8 @@ impl<L: TunedLayer> LayerMethod<L> {
     /// # Errors
     /// [`Error::NoTarget`] if `target_modules` or an entry of `modules_to_save` names no layer; [`Error::Config`] for impossible
     /// numbers, patterns that don't compile, and targets of a kind that the method can't act on.
-    pub fn new(model: &dyn Model, config: L::Config, seed: u64) -> Result<Self> {
-        let scope = config.scope().clone().for_model(model);
-        let config = config.with_scope(scope);
+    pub fn new(model: &dyn Model, mut config: L::Config, seed: u64) -> Result<Self> {
+        config.scope_mut().complete_for(model);
         Self::build(model, config, seed, Path::new("(the program's configuration)"), None)
     }
 
