@@ -58,6 +58,7 @@ mod module;
 mod parameters;
 mod summary;
 mod targets;
+mod torch_random;
 pub mod train;
 
 pub use error::{Error, Result};
