@@ -10,7 +10,7 @@ pub(super) struct Budget {
     /// Steps after the last one.
     pub(super) tfinal: usize,
     /// Steps between two allocations.
-    pub(super) delta_t: usize,
+    pub(super) interval: usize,
     /// Steps of the whole run.
     pub(super) total_step: usize,
 }
@@ -41,7 +41,7 @@ impl Budget {
         match step.cmp(&last) {
             std::cmp::Ordering::Greater => Due::Keep,
             std::cmp::Ordering::Equal => Due::Finish { budget: self.target },
-            std::cmp::Ordering::Less if step <= self.tinit || !step.is_multiple_of(self.delta_t) => Due::Measure,
+            std::cmp::Ordering::Less if step <= self.tinit || !step.is_multiple_of(self.interval) => Due::Measure,
             std::cmp::Ordering::Less => {
                 let left = 1.0 - (step - self.tinit) as f64 / (last - self.tinit) as f64;
                 let above = (self.initial - self.target) as f64 * left.powi(3);
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_budget_falls_with_the_cube_of_what_is_left() {
-        let budget = Budget { initial: 36, target: 18, tinit: 2, tfinal: 3, delta_t: 2, total_step: 12 };
+        let budget = Budget { initial: 36, target: 18, tinit: 2, tfinal: 3, interval: 2, total_step: 12 };
         let due: Vec<Due> = (1..=12).map(|step| budget.due(step)).collect();
         // 18 + 18 * (1 - 2/7)^3 = 24.56; 18 + 18 * (3/7)^3 = 19.42; 18 + 18 * (1/7)^3 = 18.05.
         assert_eq!(due[..3], [Due::Measure; 3]);
