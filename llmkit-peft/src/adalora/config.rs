@@ -59,7 +59,7 @@ pub struct AdaLoraConfig {
     pub bias: Bias,
     /// False for normal factors, for tests; anything else for PEFT's start.
     #[serde(default = "true_value")]
-    init_lora_weights: Value,
+    pub(super) init_lora_weights: Value,
     /// For each layer of a file, which of its `init_r` singular values it holds.
     #[serde(default)]
     pub(super) rank_pattern: Option<IndexMap<String, Vec<bool>>>,

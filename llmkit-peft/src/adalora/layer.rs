@@ -62,6 +62,16 @@ impl AdaLoraLayer {
         self.kept.as_ref().map_or(self.rank(), |kept| count(kept))
     }
 
+    /// How many of them aren't zero: what the last allocation kept, and what has grown back since.
+    pub fn nonzero_rank(&self) -> usize {
+        self.singular_values().into_iter().filter(|value| *value != 0.0).count()
+    }
+
+    /// The singular values, masked ones included.
+    pub fn singular_values(&self) -> Vec<f32> {
+        host(self.lora_e.val().without_autodiff().reshape([self.rank()]))
+    }
+
     /// PEFT divides by the rank with which training began, whatever is left of it.
     fn scale(&self) -> f64 {
         scale(self.alpha, self.init_r, self.places.as_deref())
@@ -136,7 +146,7 @@ impl AdaLoraLayer {
     /// the file computes the same.
     fn compacted(&self) -> Self {
         let Some(kept) = &self.kept else { return self.clone() };
-        let values = host(self.lora_e.val().without_autodiff().reshape([self.rank()]));
+        let values = self.singular_values();
         let stays: Vec<bool> = kept.iter().zip(&values).map(|(kept, value)| *kept || *value != 0.0).collect();
         let mut rows = stays.iter();
         let all = vec![true; self.init_r];

@@ -56,7 +56,7 @@ pub enum Bias {
     /// None.
     #[default]
     None,
-    /// Every bias of the model's linear layers.
+    /// Every bias of the model, those of normalisations included.
     All,
     /// Those of the layers that the method acts on: PEFT's `lora_only`, `boft_only` and so on.
     #[serde(rename = "lora_only", alias = "boft_only", alias = "oft_only", alias = "vera_only")]

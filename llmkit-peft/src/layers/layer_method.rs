@@ -111,10 +111,8 @@ impl<L: TunedLayer> LayerMethod<L> {
                 }
                 (false, _) => {}
             }
-            if let Layer::Linear(linear) = layer
-                && (config.bias() == Bias::All || (target && config.bias() == Bias::Targets))
-            {
-                saved.train_bias(linear, target);
+            if config.bias() == Bias::All || (target && config.bias() == Bias::Targets) {
+                saved.train_bias(layer, target);
             }
         });
         if let Some(error) = failed {
@@ -153,6 +151,15 @@ impl<L: TunedLayer> LayerMethod<L> {
     /// The state of the layer of this path, if it is a target.
     pub fn layer(&self, path: &str) -> Option<&L> {
         self.places.get(path).map(|index| &self.layers[*index])
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let tensors = self.tensors().into_iter().map(|named| {
+            let data = named.param.data();
+            (named.key, data)
+        });
+        let tensors = L::shared_tensors(&self.shared).into_iter().chain(tensors);
+        AdapterFolder::new(folder).write(&self.config.to_json(), tensors)
     }
 
     /// Every tensor that trains, with its whole key.
@@ -223,12 +230,10 @@ impl<L: TunedLayer> Method for LayerMethod<L> {
     }
 
     fn save(&self, folder: &Path) -> Result<()> {
-        let tensors = self.tensors().into_iter().map(|named| {
-            let data = named.param.data();
-            (named.key, data)
-        });
-        let tensors = L::shared_tensors(&self.shared).into_iter().chain(tensors);
-        AdapterFolder::new(folder).write(&self.config.to_json(), tensors)
+        match L::for_file(&self.layers, &self.config) {
+            Some((layers, config)) => Self { layers, config, ..self.clone() }.write(folder),
+            None => self.write(folder),
+        }
     }
 
     fn merge_layer(&self, mut layer: LayerMut<'_>) -> Result<bool> {

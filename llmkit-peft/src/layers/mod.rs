@@ -15,5 +15,5 @@ pub use layer_method::LayerMethod;
 pub use named::{Named, ParamRef};
 pub use saved::{SavedLayer, SavedLayers};
 pub use targets::{TargetModules, Targets};
-pub(crate) use targets::{compile_pattern, lookup_pattern};
+pub(crate) use targets::{compile, compile_pattern, lookup_pattern};
 pub use tuned::{Attach, TunedLayer};
