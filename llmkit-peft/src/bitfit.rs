@@ -159,7 +159,8 @@ fn short_names(paths: &[String], others: &[&Vec<String>]) -> Vec<String> {
 
 impl MethodConfig for BitFitConfig {
     const PEFT_TYPE: &'static str = "BEFT";
-    const MUST_BE_NEUTRAL: &'static [&'static str] = &["layers_to_transform", "layers_pattern"];
+    const MUST_BE_NEUTRAL: &'static [&'static str] = &[];
+    const ABSENT_FIELDS: &'static [&'static str] = &["exclude_modules", "layers_to_transform", "layers_pattern"];
 
     fn scope(&self) -> &Scope {
         &self.scope

@@ -68,7 +68,8 @@ fn yes() -> bool {
 
 impl MethodConfig for Ia3Config {
     const PEFT_TYPE: &'static str = "IA3";
-    const MUST_BE_NEUTRAL: &'static [&'static str] = &["fan_in_fan_out", "layers_to_transform", "layers_pattern"];
+    const MUST_BE_NEUTRAL: &'static [&'static str] = &["fan_in_fan_out"];
+    const ABSENT_FIELDS: &'static [&'static str] = &["layers_to_transform", "layers_pattern"];
 
     fn scope(&self) -> &Scope {
         &self.scope

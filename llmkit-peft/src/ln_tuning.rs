@@ -40,7 +40,8 @@ impl LnTuningConfig {
 
 impl MethodConfig for LnTuningConfig {
     const PEFT_TYPE: &'static str = "LN_TUNING";
-    const MUST_BE_NEUTRAL: &'static [&'static str] = &["layers_to_transform", "layers_pattern"];
+    const MUST_BE_NEUTRAL: &'static [&'static str] = &[];
+    const ABSENT_FIELDS: &'static [&'static str] = &["layers_to_transform", "layers_pattern"];
 
     fn scope(&self) -> &Scope {
         &self.scope

@@ -120,6 +120,7 @@ fn yes() -> bool {
 impl MethodConfig for VeraConfig {
     const PEFT_TYPE: &'static str = "VERA";
     const MUST_BE_NEUTRAL: &'static [&'static str] = &["fan_in_fan_out"];
+    const ABSENT_FIELDS: &'static [&'static str] = &["exclude_modules"];
     const TARGET_BIASES: &'static str = "vera_only";
 
     fn scope(&self) -> &Scope {

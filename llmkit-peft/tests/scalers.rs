@@ -233,11 +233,11 @@ fn adalora_trains_as_in_peft() {
         let batch = Batch::new(&step_examples.iter().collect::<Vec<_>>(), &common::device());
         let output = loss_and_gradients(model.as_ref(), &adapter, &batch, StepOptions::default());
         let mut gradients = output.gradients;
-        gradients.scale(1.0 / output.tokens as f64);
+        gradients.scale(1.0 / output.targets as f64);
         let penalty = adapter.penalty().expect("the run has a penalty");
         let added = f64::from(penalty.clone().into_scalar::<f32>());
         gradients.accumulate(&adapter, penalty.backward());
-        let loss = output.loss_sum / output.tokens as f64 + added;
+        let loss = output.loss_sum / output.targets as f64 + added;
         assert!((loss - number("losses")).abs() < 1e-3, "step {}: loss {loss}, not {}", index + 1, number("losses"));
         let norm = gradients.clip_global_norm(1.0);
         assert!((norm / number("grad_norms") - 1.0).abs() < 1e-3, "step {}: norm {norm}", index + 1);
@@ -667,6 +667,8 @@ fn fields_that_mean_another_computation_are_refused() {
         ("ia3-llama", "layers_to_transform", json!([1])),
         ("ia3-regex", "feedforward_modules", json!("(?=lookahead)up_proj")),
         ("ln-llama", "layers_to_transform", json!([1])),
+        ("beft-llama", "exclude_modules", json!(["k_proj"])),
+        ("vera-llama", "exclude_modules", json!(["k_proj"])),
         ("vera-llama", "fan_in_fan_out", json!(true)),
         ("vera-llama", "r", json!(0)),
         ("vera-llama", "r", json!(1_000_000_000)),

@@ -80,6 +80,9 @@ impl AdaLoraLayer {
     /// # Shapes
     /// `[batch, seq, in]` to `[batch, seq, out]`.
     fn forward(&self, base: &Linear, input: Tensor<3>, dropout: Option<Dropout>) -> Tensor<3> {
+        if self.rank() == 0 {
+            return base.forward(input);
+        }
         let a = self.lora_a.val() * self.lora_e.val();
         let (b, scale) = (self.lora_b.val(), self.scale());
         let output = match dropout {
@@ -115,14 +118,14 @@ impl AdaLoraLayer {
 
     /// The score of each triplet: its singular value's, and the means of its row's and column's.
     fn scores(&self) -> Option<Vec<f32>> {
-        let Factors { a, e, b } = self.importance.as_ref()?;
-        let matrix = |importance: &Importance, like: &Param<Tensor<2>>| -> Tensor<2> {
-            importance.scores().reshape(like.shape())
-        };
         let rank = self.rank();
         if rank == 0 {
             return Some(Vec::new());
         }
+        let Factors { a, e, b } = self.importance.as_ref()?;
+        let matrix = |importance: &Importance, like: &Param<Tensor<2>>| -> Tensor<2> {
+            importance.scores().reshape(like.shape())
+        };
         let of_rows = matrix(a, &self.lora_a).mean_dim(1).reshape([rank]);
         let of_columns = matrix(b, &self.lora_b).mean_dim(0).reshape([rank]);
         Some(host(e.scores() + (of_rows + of_columns)))

@@ -8,6 +8,9 @@ use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm, lookup, matmul_t
 use super::{AdapterFolder, Named};
 use crate::{Error, Result};
 
+/// What heads of classifiers are called.
+const HEADS: [&str; 2] = ["classifier", "score"];
+
 /// Layers that train whole beside a method (PEFT's `modules_to_save`), and biases that train alone.
 #[derive(Module, Debug)]
 pub struct SavedLayers {
@@ -49,7 +52,11 @@ impl SavedLayers {
                 saved.push(SavedLayer::whole(layer));
             }
         });
-        match found.iter().position(|found| !found) {
+        // For a classifier PEFT writes both names that heads have, whichever this one has.
+        let is_head = |module: &str| HEADS.contains(&module);
+        let has_head = modules_to_save.iter().zip(&found).any(|(module, found)| is_head(module) && *found);
+        let missing = |index: usize| !found[index] && !(has_head && is_head(&modules_to_save[index]));
+        match (0..found.len()).find(|index| missing(*index)) {
             None => Ok(saved),
             Some(missing) => Err(Error::NoTarget {
                 field: "modules_to_save",
