@@ -51,28 +51,40 @@
 //! `cpu` (the default), `wgpu` and `cuda` build a backend in; they add up, and [`llmkit_core::Device`] chooses when the program runs.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adalora;
+mod bitfit;
 pub mod data;
 mod dropout;
 mod error;
 mod full;
+mod ia3;
 mod layers;
+mod ln_tuning;
 mod load;
 mod lora;
 mod merge;
 mod method;
 mod parameters;
+mod random;
 mod summary;
+mod torch_random;
 pub mod train;
+mod vera;
 
+pub use adalora::{AdaLora, AdaLoraConfig, AdaLoraLayer};
+pub use bitfit::{BitFit, BitFitConfig, BitFitLayer, NormWeights};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
 pub use full::FullFineTune;
+pub use ia3::{Feedforward, Ia3, Ia3Config, Ia3Layer};
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
     TargetModules, Targets, TunedLayer,
 };
+pub use ln_tuning::{LnTuning, LnTuningConfig, LnTuningLayer};
 pub use load::load_adapter;
 pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, Sizes};
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
 pub use summary::{ParameterSummary, trainable_parameters};
+pub use vera::{Projections, Vera, VeraConfig, VeraLayer};
