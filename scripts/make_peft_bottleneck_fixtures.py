@@ -163,7 +163,8 @@ def make(name, base, kind, config, head, seed):
     if config.ln_before:
         # The same norm stands under two names, which safetensors' own function refuses to write.
         made.save_adapter(folder, adapter)
-        save_tensors(folder / "adapter.safetensors", torch.load(folder / "pytorch_adapter.bin", weights_only=True))
+        state = torch.load(folder / "pytorch_adapter.bin", weights_only=True)
+        save_tensors(folder / "adapter.safetensors", {key: tensor.clone() for key, tensor in state.items()})
         (folder / "pytorch_adapter.bin").unlink()
     elif kind is CAUSAL:
         # The head of a language model is the base's own.
@@ -211,7 +212,7 @@ def activations():
     x = torch.cat([torch.linspace(-12, 12, 49), torch.tensor([-3.01, -0.3, -1e-3, 1e-3, 0.3, 2.99])])
     values = {"x": x}
     for name in NON_LINEARITIES:
-        values[name] = torch.nn.functional.leaky_relu(x) if name == "leakyrelu" else get_activation(name)(x)
+        values[name] = (torch.nn.functional.leaky_relu(x) if name == "leakyrelu" else get_activation(name)(x)).clone()
     save_tensors(OUT / "activations.safetensors", values)
 
 
