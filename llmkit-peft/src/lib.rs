@@ -50,6 +50,7 @@
 //! `cpu` (the default), `wgpu` and `cuda` build a backend in; they add up, and [`llmkit_core::Device`] chooses when the program runs.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bottleneck;
 pub mod data;
 mod dropout;
 mod error;
@@ -62,6 +63,10 @@ mod parameters;
 mod summary;
 pub mod train;
 
+pub use bottleneck::{
+    AdapterResidual, Bottleneck, BottleneckConfig, InitBottleneck, InitPhm, NonLinearity, PhmConfig,
+    ReductionFactor, Scaling,
+};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
 pub use layers::{

@@ -3,7 +3,7 @@ use std::path::Path;
 use llmkit_core::models::Model;
 use serde_json::Value;
 
-use crate::{AdapterFolder, Error, Lora, Method, Result};
+use crate::{AdapterFolder, Bottleneck, Error, Lora, Method, Result};
 
 /// Reads a folder of any method, as its configuration says which.
 ///
@@ -20,6 +20,10 @@ pub fn load_adapter(model: &dyn Model, folder: impl AsRef<Path>) -> Result<Box<d
     };
     let config: Value = serde_json::from_str(&files.config()?)
         .map_err(|error| wrong("(the whole file)", "a JSON object", error.to_string()))?;
+    // AdapterHub's files have no `peft_type`, and the adapter's own configuration one level deeper.
+    if config.get("peft_type").is_none() && config["config"].is_object() {
+        return Ok(Box::new(Bottleneck::load(model, folder)?));
+    }
     Ok(match config["peft_type"].as_str() {
         Some("LORA") => Box::new(Lora::load(model, folder)?),
         _ => {

@@ -58,6 +58,8 @@ pub struct BottleneckConfig {
     pub stochastic_depth: f64,
     /// Projections that are sums of Kronecker products, as Compacter has them; default ordinary ones.
     pub phm: PhmConfig,
+    /// Whether the model's head, such as a classifier's last layers, trains along; default false. A file says so by having a prediction head.
+    pub train_head: bool,
     /// Fields that llmkit doesn't act on; they are written back as they came.
     pub other: Map<String, Value>,
     /// What a file called `non_linearity`, of several names for one function.
@@ -138,6 +140,7 @@ impl BottleneckConfig {
             dropout: 0.0,
             stochastic_depth: 0.0,
             phm: PhmConfig::default(),
+            train_head: false,
             other: Map::new(),
             spelling: None,
         }
@@ -212,6 +215,11 @@ impl BottleneckConfig {
         Self { dropout, ..self }
     }
 
+    /// Trains the model's head along.
+    pub fn with_head(self, train_head: bool) -> Self {
+        Self { train_head, ..self }
+    }
+
     /// Leaves these blocks without bottlenecks.
     pub fn with_leave_out(self, blocks: impl IntoIterator<Item = usize>) -> Self {
         Self { leave_out: blocks.into_iter().collect(), ..self }
@@ -224,7 +232,8 @@ impl BottleneckConfig {
     pub fn parse(fields: &Map<String, Value>, origin: &Path) -> Result<Self> {
         let mut fields = Fields { origin, fields: fields.clone() };
         if let Some(architecture) = fields.fields.get("architecture").filter(|value| !value.is_null()) {
-            let expected = "null (a bottleneck adapter), the only one of AdapterHub's architectures that is supported";
+            let expected =
+                "null (a bottleneck adapter), the only one of AdapterHub's architectures that is supported";
             return Err(fields.wrong("config.architecture", expected, architecture.to_string()));
         }
         for field in ["inv_adapter", "cross_adapter", "invertible_adapter"] {
@@ -291,6 +300,7 @@ impl BottleneckConfig {
             dropout: fields.or("dropout", 0.0, "a number")?,
             stochastic_depth: fields.or("stochastic_depth", 0.0, "a number")?,
             phm: PhmConfig::parse(&mut fields)?,
+            train_head: false,
             other: fields.fields,
         };
         config.validate(origin)?;
@@ -304,7 +314,8 @@ impl BottleneckConfig {
         set("mh_adapter", self.mh_adapter.into());
         set("output_adapter", self.output_adapter.into());
         set("reduction_factor", self.reduction_factor.to_json());
-        let spelling = self.spelling.as_deref().filter(|name| NonLinearity::from_name(name) == Some(self.non_linearity));
+        let spelling =
+            self.spelling.as_deref().filter(|name| NonLinearity::from_name(name) == Some(self.non_linearity));
         set("non_linearity", spelling.unwrap_or(self.non_linearity.name()).into());
         set("original_ln_before", self.original_ln_before.into());
         set("original_ln_after", self.original_ln_after.into());
@@ -355,10 +366,13 @@ impl BottleneckConfig {
             })
         };
         if !self.mh_adapter && !self.output_adapter {
-            return wrong("mh_adapter", "true, or output_adapter true", "both false: no bottleneck at all".into());
+            return wrong(
+                "mh_adapter",
+                "true, or output_adapter true",
+                "both false: no bottleneck at all".into(),
+            );
         }
-        if let Some(factor) =
-            self.reduction_factor.all().find(|factor| !factor.is_finite() || *factor <= 0.0)
+        if let Some(factor) = self.reduction_factor.all().find(|factor| !factor.is_finite() || *factor <= 0.0)
         {
             return wrong("reduction_factor", "a positive number", factor.to_string());
         }
@@ -373,11 +387,16 @@ impl BottleneckConfig {
             }
         }
         if !self.is_parallel && self.residual_before_ln == AdapterResidual::Sum && !self.original_ln_before {
-            let expected = "true or false where original_ln_before is false: there is no sum before the bottleneck";
+            let expected =
+                "true or false where original_ln_before is false: there is no sum before the bottleneck";
             return wrong("residual_before_ln", expected, "\"post_add\"".into());
         }
         if self.phm.phm_layer && self.init_weights != InitBottleneck::Bert {
-            return wrong("init_weights", "\"bert\" where phm_layer is true", format!("{:?}", self.init_weights));
+            return wrong(
+                "init_weights",
+                "\"bert\" where phm_layer is true",
+                format!("{:?}", self.init_weights),
+            );
         }
         self.phm.validate(origin)
     }
@@ -401,7 +420,8 @@ impl BottleneckConfig {
         let width = (width as usize).max(1);
         let dim = self.phm.phm_dim;
         if self.phm.phm_layer && (width % dim != 0 || hidden % dim != 0) {
-            let expected = format!("widths {hidden} and hidden / reduction_factor divisible by phm_dim = {dim}");
+            let expected =
+                format!("widths {hidden} and hidden / reduction_factor divisible by phm_dim = {dim}");
             return Err(wrong(&expected, format!("{factor}, which gives {width}")));
         }
         Ok(width)

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use serde_json::Value;
 
 use super::config::Fields;
-use super::state::{Init, ParamRef, State, Take, Wanted};
+use super::state::{Init, State, Take, Wanted};
 use crate::{Error, Result};
 
 /// Projections by parameterised hypercomplex multiplication (Zhang et al. 2021, <https://arxiv.org/abs/2102.08597>): the weight is a sum of
@@ -166,7 +166,11 @@ impl PhmConfig {
         let (dim, rank) = (self.phm_dim, self.phm_rank);
         let (input, output) = (input / dim, output / dim);
         let wanted = |suffix: &str, shape: [usize; 3]| {
-            Wanted::new(format!("{name}{suffix}"), shape, Init::Normal((2.0 / (shape[1] + shape[2]) as f64).sqrt()))
+            Wanted::new(
+                format!("{name}{suffix}"),
+                shape,
+                Init::Normal((2.0 / (shape[1] + shape[2]) as f64).sqrt()),
+            )
         };
         if self.factorized_phm_w {
             vec![wanted("_left", [dim, input, rank]), wanted("_right", [dim, rank, output])]
@@ -231,10 +235,10 @@ impl Factors {
 
     fn push<'a>(&'a self, name: String, trained: bool, into: &mut State<'a>) {
         match self {
-            Self::Whole(whole) => into.push(name, ParamRef::Cube(whole), trained),
+            Self::Whole(whole) => into.push_if(name, whole, trained),
             Self::Pair(Pair { left, right }) => {
-                into.push(format!("{name}_left"), ParamRef::Cube(left), trained);
-                into.push(format!("{name}_right"), ParamRef::Cube(right), trained);
+                into.push_if(format!("{name}_left"), left, trained);
+                into.push_if(format!("{name}_right"), right, trained);
             }
         }
     }
@@ -274,17 +278,22 @@ impl Phm {
             weight.push(format!("{at}W"), true, into);
         }
         if let Some(bias) = &self.bias {
-            into.push(format!("{at}b"), ParamRef::Vector(bias), true);
+            into.push(format!("{at}b"), bias);
         }
     }
 
     /// # Shapes
     /// `[batch, seq, in]` to `[batch, seq, out]`.
     pub(super) fn forward(&self, input: Tensor<3>, config: &PhmConfig, shared: Shared<'_>) -> Tensor<3> {
-        let rule = self.rule.as_ref().or(shared.rule).expect("a rule is the projection's own or shared").value();
+        let rule =
+            self.rule.as_ref().or(shared.rule).expect("a rule is the projection's own or shared").value();
         let rule = if config.learn_phm { rule } else { rule.detach() };
-        let weight =
-            self.weight.as_ref().or(shared.weight).expect("a weight is the projection's own or shared").value();
+        let weight = self
+            .weight
+            .as_ref()
+            .or(shared.weight)
+            .expect("a weight is the projection's own or shared")
+            .value();
         let output = input.matmul(kronecker_sum(rule, weight).unsqueeze());
         match &self.bias {
             Some(bias) => output + bias.val().unsqueeze(),
@@ -328,15 +337,17 @@ impl SharedPhm {
         Self { rule, down, up }
     }
 
-    pub(super) fn push<'a>(&'a self, config: &PhmConfig, into: &mut State<'a>) {
+    pub(super) fn state(&self, config: &PhmConfig) -> State<'_> {
+        let mut state = State::default();
         for (name, weight) in [("W_down", &self.down), ("W_up", &self.up)] {
             if let Some(weight) = weight {
-                weight.push(name.into(), true, into);
+                weight.push(name.into(), true, &mut state);
             }
         }
         if let Some(rule) = &self.rule {
-            rule.push("phm_rule".into(), config.learn_phm, into);
+            rule.push("phm_rule".into(), config.learn_phm, &mut state);
         }
+        state
     }
 
     pub(super) fn down(&self) -> Shared<'_> {
@@ -359,10 +370,8 @@ mod tests {
         let device = Device::flex();
         let rule = Tensor::<3>::from_data([[[1.0, 2.0], [3.0, 4.0]], [[0.0, -1.0], [2.0, 0.5]]], &device);
         let weight = Tensor::<3>::from_data([[[1.0, 10.0, 100.0]], [[7.0, 0.0, -2.0]]], &device);
-        let expected = [
-            [1.0, 10.0, 100.0, 2.0 - 7.0, 20.0, 202.0],
-            [3.0 + 14.0, 30.0, 296.0, 4.0 + 3.5, 40.0, 399.0],
-        ];
+        let expected =
+            [[1.0, 10.0, 100.0, 2.0 - 7.0, 20.0, 202.0], [3.0 + 14.0, 30.0, 296.0, 4.0 + 3.5, 40.0, 399.0]];
         kronecker_sum(rule, weight)
             .into_data()
             .assert_eq(&Tensor::<2>::from_data(expected, &device).into_data(), true);

@@ -1,16 +1,15 @@
 use std::collections::HashMap;
 
-use burn::module::{Param, ParamId};
+use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
-use llmkit_core::checkpoint;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+
+use crate::ParamRef;
 
 /// A tensor that an adapter needs, before it exists: so that a file is checked before memory is taken for it.
 pub(super) struct Wanted {
     pub(super) name: String,
-    /// A second name, under which AdapterHub writes the same values again.
-    pub(super) twin: Option<String>,
     pub(super) shape: Vec<usize>,
     pub(super) init: Init,
 }
@@ -30,11 +29,7 @@ pub(super) enum Init {
 
 impl Wanted {
     pub(super) fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>, init: Init) -> Self {
-        Self { name: name.into(), twin: None, shape: shape.into(), init }
-    }
-
-    pub(super) fn with_twin(self, twin: impl Into<String>) -> Self {
-        Self { twin: Some(twin.into()), ..self }
+        Self { name: name.into(), shape: shape.into(), init }
     }
 
     pub(super) fn sample(&self, rng: &mut ChaCha8Rng) -> Vec<f32> {
@@ -91,32 +86,6 @@ impl Take<'_> {
     }
 }
 
-/// A parameter, whatever its rank.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum ParamRef<'a> {
-    Vector(&'a Param<Tensor<1>>),
-    Matrix(&'a Param<Tensor<2>>),
-    Cube(&'a Param<Tensor<3>>),
-}
-
-impl ParamRef<'_> {
-    pub(super) fn id(self) -> ParamId {
-        match self {
-            Self::Vector(param) => param.id,
-            Self::Matrix(param) => param.id,
-            Self::Cube(param) => param.id,
-        }
-    }
-
-    pub(super) fn data(self) -> checkpoint::TensorData<'static> {
-        match self {
-            Self::Vector(param) => checkpoint::TensorData::from_tensor(param.val().without_autodiff()),
-            Self::Matrix(param) => checkpoint::TensorData::from_tensor(param.val().without_autodiff()),
-            Self::Cube(param) => checkpoint::TensorData::from_tensor(param.val().without_autodiff()),
-        }
-    }
-}
-
 /// The parameters of a part of an adapter, with their names in it.
 #[derive(Default)]
 pub(super) struct State<'a> {
@@ -126,18 +95,17 @@ pub(super) struct State<'a> {
 pub(super) struct Entry<'a> {
     pub(super) name: String,
     pub(super) param: ParamRef<'a>,
-    /// Whether it trains.
+    /// Whether it trains; what does not is frozen, or another entry's parameter under a second name.
     pub(super) trained: bool,
-    /// Whether it is another entry's parameter under a second name.
-    pub(super) twin: bool,
 }
 
 impl<'a> State<'a> {
-    pub(super) fn push(&mut self, name: String, param: ParamRef<'a>, trained: bool) {
-        self.entries.push(Entry { name, param, trained, twin: false });
+    pub(super) fn push(&mut self, name: impl Into<String>, param: impl Into<ParamRef<'a>>) {
+        self.push_if(name, param, true);
     }
 
-    pub(super) fn push_twin(&mut self, name: String, param: ParamRef<'a>) {
-        self.entries.push(Entry { name, param, trained: false, twin: true });
+    /// One that trains only where `trained`.
+    pub(super) fn push_if(&mut self, name: impl Into<String>, param: impl Into<ParamRef<'a>>, trained: bool) {
+        self.entries.push(Entry { name: name.into(), param: param.into(), trained });
     }
 }
