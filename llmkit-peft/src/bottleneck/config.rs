@@ -62,8 +62,6 @@ pub struct BottleneckConfig {
     pub train_head: bool,
     /// Fields that llmkit doesn't act on; they are written back as they came.
     pub other: Map<String, Value>,
-    /// What a file called `non_linearity`, of several names for one function.
-    pub(super) spelling: Option<String>,
 }
 
 /// How many times narrower than the residual stream a bottleneck is. The width is rounded down, and is at least 1.
@@ -142,7 +140,6 @@ impl BottleneckConfig {
             phm: PhmConfig::default(),
             train_head: false,
             other: Map::new(),
-            spelling: None,
         }
     }
 
@@ -246,7 +243,7 @@ impl BottleneckConfig {
                 ));
             }
         }
-        let spelling: String = fields.required("non_linearity", "a function's name")?;
+        let name: String = fields.required("non_linearity", "a function's name")?;
         let config = Self {
             mh_adapter: fields.required("mh_adapter", "true or false")?,
             output_adapter: fields.required("output_adapter", "true or false")?,
@@ -256,9 +253,8 @@ impl BottleneckConfig {
                 ReductionFactor::parse(&value)
                     .ok_or_else(|| fields.wrong("reduction_factor", expected, value.to_string()))?
             },
-            non_linearity: NonLinearity::from_name(&spelling)
-                .ok_or_else(|| fields.wrong("non_linearity", &NonLinearity::names(), spelling.clone()))?,
-            spelling: Some(spelling),
+            non_linearity: NonLinearity::from_name(&name)
+                .ok_or_else(|| fields.wrong("non_linearity", &NonLinearity::names(), name))?,
             original_ln_before: fields.flag("original_ln_before", false)?,
             original_ln_after: fields.flag("original_ln_after", true)?,
             ln_before: fields.flag("ln_before", false)?,
@@ -314,9 +310,7 @@ impl BottleneckConfig {
         set("mh_adapter", self.mh_adapter.into());
         set("output_adapter", self.output_adapter.into());
         set("reduction_factor", self.reduction_factor.to_json());
-        let spelling =
-            self.spelling.as_deref().filter(|name| NonLinearity::from_name(name) == Some(self.non_linearity));
-        set("non_linearity", spelling.unwrap_or(self.non_linearity.name()).into());
+        set("non_linearity", self.non_linearity.name().into());
         set("original_ln_before", self.original_ln_before.into());
         set("original_ln_after", self.original_ln_after.into());
         set("ln_before", self.ln_before.into());

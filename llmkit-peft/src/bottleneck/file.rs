@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::head::{HeadFile, describe};
 use super::layout::{Layout, hidden_size, model_type};
-use super::{Bottleneck, BottleneckConfig, Plan};
+use super::{Bottleneck, BottleneckConfig, NonLinearity, Plan};
 use crate::{AdapterFolder, Error, Named, Result};
 
 const CONFIG: &str = "adapter_config.json";
@@ -29,6 +29,8 @@ pub(super) struct HubFile {
     /// What every key starts with.
     prefix: &'static str,
     layout: Layout,
+    /// What `adapter_config.json` called the non-linearity, of several names for one function.
+    spelling: Option<Value>,
     /// The other fields of `adapter_config.json`.
     other: Map<String, Value>,
     /// `adapter_interface.json`: what tells AdapterHub where a model of an architecture without a class of its own has its layers.
@@ -44,6 +46,7 @@ impl HubFile {
             name: "default".into(),
             prefix: layout.prefix_of_model(model),
             layout,
+            spelling: None,
             other,
             interface: interface(model_type(model.config())),
             head: head.then(|| HeadFile::fresh(model, &layout)),
@@ -153,7 +156,15 @@ impl Bottleneck {
             false => None,
         };
         let config = BottleneckConfig { train_head: head.is_some(), ..config };
-        let hub = HubFile { name, prefix, layout, other, interface, head };
+        let hub = HubFile {
+            name,
+            prefix,
+            layout,
+            spelling: fields.shift_remove("non_linearity"),
+            other,
+            interface,
+            head,
+        };
         let plan = Plan::new(model, config, hub, &origin)?;
         let values = plan.read(&file)?;
         let bottleneck = plan.build(model, values)?;
@@ -200,7 +211,13 @@ impl Bottleneck {
         });
         save_safetensors(folder.join(WEIGHTS), tensors, None)?;
         let mut config = self.hub.other.clone();
-        config.insert("config".into(), Value::Object(self.config.to_json()));
+        let mut fields = self.config.to_json();
+        if let Some(Value::String(name)) = &self.hub.spelling
+            && NonLinearity::from_name(name) == Some(self.config.non_linearity)
+        {
+            fields.insert("non_linearity".into(), name.clone().into());
+        }
+        config.insert("config".into(), fields.into());
         config.insert("name".into(), self.hub.name.clone().into());
         write_json(&folder.join(CONFIG), config)?;
 
