@@ -86,8 +86,17 @@ fn folder_of(variant: &str) -> PathBuf {
     fixtures().join("bottleneck").join(variant)
 }
 
+/// The fixture's base; where only the fixture has a head, with a fresh one in its place.
 fn base_of(variant: &str) -> Base {
-    Base::open(std::fs::read_to_string(folder_of(variant).join("base.txt")).unwrap().trim())
+    let folder = folder_of(variant);
+    let base = Base::open(std::fs::read_to_string(folder.join("base.txt")).unwrap().trim());
+    match base {
+        Base::Encoder(encoder) if folder.join("head_config.json").exists() => {
+            let labels = Bottleneck::head_labels(folder).unwrap();
+            Base::Classifier(SequenceClassifier::fresh(encoder, &labels, 1).unwrap())
+        }
+        base => base,
+    }
 }
 
 fn json_of(path: impl AsRef<Path>) -> Value {
@@ -282,6 +291,8 @@ fn a_fresh_head_is_saved_as_a_prediction_head() {
     let names = |folder: &Path| Safetensors::open(folder.join("model_head.safetensors")).unwrap().names();
     assert_eq!(names(&theirs), names(out.path()));
 
+    assert_eq!(Bottleneck::head_labels(out.path()).unwrap(), ["cold", "warm", "hot"]);
+    assert_eq!(Bottleneck::head_labels(folder_of("bert-pfeiffer-flex")).unwrap(), ["cold", "warm", "hot"]);
     let loaded = load_adapter(&model, out.path()).unwrap();
     let expected = Expected::open(theirs.join("expected.safetensors"));
     let base = Base::Classifier(model);

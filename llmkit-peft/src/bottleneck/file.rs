@@ -103,6 +103,15 @@ impl Bottleneck {
         Self::read(model, folder.as_ref(), false)
     }
 
+    /// The labels of the prediction head in an AdapterHub folder, in order: those of the classifier to load it into.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `head_config.json` has no such labels, [`Error::Core`] if there is no head.
+    pub fn head_labels(folder: impl AsRef<Path>) -> Result<Vec<String>> {
+        let path = folder.as_ref().join(HEAD_CONFIG);
+        HeadFile::labels(&read_text(&path)?, &path)
+    }
+
     fn read(model: &dyn Model, folder: &Path, with_head: bool) -> Result<Self> {
         let origin = folder.join(CONFIG);
         let layout = Layout::of(model);
@@ -139,6 +148,14 @@ impl Bottleneck {
         let prefix = layout.prefix_of_file(&file.names());
         let head_origin = folder.join(HEAD_CONFIG);
         let has_head = [HEAD_WEIGHTS, PICKLED_HEAD].iter().any(|name| folder.join(name).exists());
+        if with_head && has_head && model.head_path().is_none() {
+            return Err(Error::Config {
+                origin: head_origin,
+                field: "model_class".into(),
+                expected: "none: the model has no head (load the folder with `load_without_head`, or for a classifier)".into(),
+                found: "a prediction head".into(),
+            });
+        }
         let head = match with_head && has_head {
             true => Some(HeadFile::parse(&read_text(&head_origin)?, &head_origin, model, &layout)?),
             false => None,

@@ -90,6 +90,32 @@ impl HeadFile {
         Self { config, renamed: BTreeMap::new() }
     }
 
+    /// The labels that `head_config.json`'s text names, in order.
+    pub(super) fn labels(text: &str, origin: &Path) -> Result<Vec<String>> {
+        let wrong = |field: &str, expected: &str, found: String| Error::Config {
+            origin: origin.to_path_buf(),
+            field: field.into(),
+            expected: expected.into(),
+            found,
+        };
+        let config: Value = serde_json::from_str(text)
+            .map_err(|error| wrong("(the whole file)", "a JSON object", error.to_string()))?;
+        // A flexible head has them one level deeper.
+        let ids = match &config["config"]["label2id"] {
+            Value::Null => &config["label2id"],
+            ids => ids,
+        };
+        let mut labels: BTreeMap<u64, &String> = BTreeMap::new();
+        for (label, id) in ids.as_object().into_iter().flatten() {
+            labels.extend(id.as_u64().map(|id| (id, label)));
+        }
+        let in_order = labels.keys().copied().eq(0..labels.len() as u64);
+        match in_order && !labels.is_empty() && ids.as_object().is_some_and(|ids| ids.len() == labels.len()) {
+            true => Ok(labels.into_values().cloned().collect()),
+            false => Err(wrong("label2id", "each label's number, from 0 on", ids.to_string())),
+        }
+    }
+
     /// Reads `head_config.json`'s text; `origin` is its path.
     pub(super) fn parse(text: &str, origin: &Path, model: &dyn Model, layout: &Layout) -> Result<Self> {
         let wrong = |field: &str, expected: &str, found: String| Error::Config {
@@ -100,9 +126,8 @@ impl HeadFile {
         };
         let config: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| wrong("(the whole file)", "a JSON object", error.to_string()))?;
-        if let (Some(theirs), Some(ours)) = (config.get("label2id"), labels(model))
-            && let Some(theirs) = theirs.as_object()
-        {
+        let theirs = config.get("config").and_then(|head| head.get("label2id")).or(config.get("label2id"));
+        if let (Some(theirs), Some(ours)) = (theirs.and_then(Value::as_object), labels(model)) {
             let same = theirs.len() == ours.len()
                 && ours.iter().enumerate().all(|(id, label)| theirs.get(label) == Some(&Value::from(id)));
             if !same {

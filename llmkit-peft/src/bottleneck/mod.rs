@@ -172,7 +172,7 @@ impl Plan {
         let shared = config.phm.wanted_shared(hidden, width);
         let head = if config.train_head { Layout::of(model).head(model) } else { Vec::new() };
         if config.train_head && head.is_empty() {
-            let expected = "a model with a head, such as a sequence classifier (`load_without_head` leaves a file's head aside)";
+            let expected = "a model with a head, such as a sequence classifier";
             return wrong("train_head", expected.into(), "a model without one".into());
         }
         Ok(Self { config, hub, sites, shared, head })
