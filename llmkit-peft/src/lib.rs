@@ -56,6 +56,7 @@
 mod adalora;
 mod bitfit;
 mod boft;
+mod bottleneck;
 pub mod data;
 mod dropout;
 mod error;
@@ -83,6 +84,10 @@ mod vera;
 
 pub use adalora::{AdaLora, AdaLoraConfig, AdaLoraLayer};
 pub use bitfit::{BitFit, BitFitConfig, BitFitLayer, NormWeights};
+pub use bottleneck::{
+    AdapterResidual, Bottleneck, BottleneckConfig, InitBottleneck, InitPhm, NonLinearity, PhmConfig,
+    ReductionFactor, Scaling,
+};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
 pub use full::FullFineTune;

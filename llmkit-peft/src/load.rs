@@ -4,8 +4,9 @@ use llmkit_core::models::Model;
 use serde_json::Value;
 
 use crate::{
-    AdaLoraLayer, AdapterFolder, BitFitLayer, BoftLayer, Error, Ia3Layer, LayerMethod, LnTuningLayer,
-    LohaLayer, LokrLayer, LoraLayer, Method, MethodConfig, OftLayer, Result, TunedLayer, VeraLayer,
+    AdaLoraLayer, AdapterFolder, BitFitLayer, BoftLayer, Bottleneck, Error, Ia3Layer, LayerMethod,
+    LnTuningLayer, LohaLayer, LokrLayer, LoraLayer, Method, MethodConfig, OftLayer, Result, TunedLayer,
+    VeraLayer,
 };
 
 /// How a method reads its folder.
@@ -46,6 +47,10 @@ pub fn load_adapter(model: &dyn Model, folder: impl AsRef<Path>) -> Result<Box<d
     };
     let config: Value = serde_json::from_str(&files.config()?)
         .map_err(|error| wrong("(the whole file)", "a JSON object".into(), error.to_string()))?;
+    // AdapterHub's files have no `peft_type`, and the adapter's own configuration one level deeper.
+    if config.get("peft_type").is_none() && config["config"].is_object() {
+        return Ok(Box::new(Bottleneck::load(model, folder)?));
+    }
     let kind = config["peft_type"].as_str().unwrap_or_default();
     let methods = methods();
     match methods.iter().find(|(name, _)| *name == kind) {

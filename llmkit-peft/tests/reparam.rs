@@ -5,7 +5,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData, activation::softmax};
 use common::{Expected, device, fixtures, largest_difference, values};
