@@ -162,6 +162,10 @@ impl MethodConfig for BoftConfig {
         &self.scope
     }
 
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
+    }
+
     fn validate(&self, origin: &Path) -> Result<()> {
         let wrong = |field: &str, expected: &str, found: String| {
             Err(Error::Config {

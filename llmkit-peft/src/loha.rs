@@ -25,18 +25,18 @@ use crate::{
 /// The element-wise product is itself a product of low rank: its factors are the products of each pair of columns of `A1` and
 /// `A2`, and of rows of `B1` and `B2`. Where `r^2` is small beside the layer's width, this LoRA of rank `r^2` is what runs, and no
 /// matrix of the weight's size exists; elsewhere the update is formed.
-pub type LoHa = LayerMethod<LoHaLayer>;
+pub type Loha = LayerMethod<LohaLayer>;
 
-/// How a LoHa is shaped: PEFT's `LoHaConfig`, and what an `adapter_config.json` of type `LOHA` holds.
+/// How a LoHa is shaped: PEFT's `LohaConfig`, and what an `adapter_config.json` of type `LOHA` holds.
 ///
 /// ```
-/// use llmkit_peft::{LoHaConfig, Targets};
+/// use llmkit_peft::{LohaConfig, Targets};
 ///
-/// let config = LoHaConfig::new(Targets::AllLinear).with_rank(4).with_alpha(8.0);
+/// let config = LohaConfig::new(Targets::AllLinear).with_rank(4).with_alpha(8.0);
 /// assert_eq!(config.rank, 4);
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LoHaConfig {
+pub struct LohaConfig {
     /// The rank `r` of both factors; default 8.
     #[serde(rename = "r", default = "default_rank")]
     pub rank: usize,
@@ -71,7 +71,7 @@ fn default_alpha() -> f64 {
     8.0
 }
 
-impl LoHaConfig {
+impl LohaConfig {
     /// A LoHa of rank 8 and alpha 8.
     pub fn new(scope: impl Into<Scope>) -> Self {
         Self {
@@ -128,13 +128,17 @@ impl LoHaConfig {
     }
 }
 
-impl MethodConfig for LoHaConfig {
+impl MethodConfig for LohaConfig {
     const PEFT_TYPE: &'static str = "LOHA";
     // `use_effective_conv2d` says nothing about linear layers.
     const MUST_BE_NEUTRAL: &'static [&'static str] = &[];
 
     fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
     }
 
     fn validate(&self, origin: &Path) -> Result<()> {
@@ -150,7 +154,7 @@ impl MethodConfig for LoHaConfig {
 
 /// The update of one linear layer.
 #[derive(Module, Debug)]
-pub struct LoHaLayer {
+pub struct LohaLayer {
     /// `[out, r]`
     w1_a: Param<Tensor<2>>,
     /// `[r, in]`
@@ -169,7 +173,7 @@ pub struct LoHaLayer {
     module_dropout: f64,
 }
 
-impl LoHaLayer {
+impl LohaLayer {
     /// The factors of the LoRA of rank `r^2` that the update is.
     ///
     /// # Shapes
@@ -206,20 +210,20 @@ impl LoHaLayer {
     }
 }
 
-impl TunedLayer for LoHaLayer {
-    type Config = LoHaConfig;
+impl TunedLayer for LohaLayer {
+    type Config = LohaConfig;
     type Shared = RankPatterns;
 
     fn shared(
         _model: &dyn Model,
-        config: &LoHaConfig,
+        config: &LohaConfig,
         _seed: u64,
         _file: Option<&dyn TensorSource>,
     ) -> Result<RankPatterns> {
-        config.patterns(Path::new("LoHaConfig"))
+        config.patterns(Path::new("LohaConfig"))
     }
 
-    fn attach(layer: Layer<'_>, config: &LoHaConfig, attach: &Attach<'_, RankPatterns>) -> Result<Self> {
+    fn attach(layer: Layer<'_>, config: &LohaConfig, attach: &Attach<'_, RankPatterns>) -> Result<Self> {
         let Layer::Linear(linear) = layer else { unreachable!("`accepts` says: linear layers only") };
         let (d_input, d_output) = (linear.d_input(), linear.d_output());
         let Sizes { rank, scale } = attach.shared.of(linear.path());
@@ -286,7 +290,7 @@ impl TunedLayer for LoHaLayer {
     }
 }
 
-impl WeightSpace for LoHaLayer {
+impl WeightSpace for LohaLayer {
     const NAME: &'static str = "loha";
 
     fn weight(&self, base: Tensor<2>, _shared: &RankPatterns) -> Tensor<2> {

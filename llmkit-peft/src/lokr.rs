@@ -22,18 +22,18 @@ use crate::{Attach, LayerMethod, MethodConfig, Named, RankPatterns, Result, Scop
 /// each factor may itself be a product of rank `r`.
 ///
 /// The update is never formed: `(W1 ⊗ W2) x` is `W2 X W1^T`, with `X` the input folded to a matrix.
-pub type LoKr = LayerMethod<LoKrLayer>;
+pub type Lokr = LayerMethod<LokrLayer>;
 
-/// How a LoKr is shaped: PEFT's `LoKrConfig`, and what an `adapter_config.json` of type `LOKR` holds.
+/// How a LoKr is shaped: PEFT's `LokrConfig`, and what an `adapter_config.json` of type `LOKR` holds.
 ///
 /// ```
-/// use llmkit_peft::{LoKrConfig, Targets};
+/// use llmkit_peft::{LokrConfig, Targets};
 ///
-/// let config = LoKrConfig::new(Targets::AllLinear).with_rank(4).with_decompose_factor(16);
+/// let config = LokrConfig::new(Targets::AllLinear).with_rank(4).with_decompose_factor(16);
 /// assert_eq!(config.rank, 4);
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LoKrConfig {
+pub struct LokrConfig {
     /// The rank `r` of the second factor, which is kept whole where half of its longer side is no more than that; default 8.
     #[serde(rename = "r", default = "default_rank")]
     pub rank: usize,
@@ -56,9 +56,9 @@ pub struct LoKrConfig {
     /// The probability that a layer's whole update is dropped while training, in [0, 1); default 0.
     #[serde(default)]
     pub module_dropout: f64,
-    /// How the factors start; default [`InitLoKr::Default`].
+    /// How the factors start; default [`InitLokr::Default`].
     #[serde(rename = "init_weights", default)]
-    pub init: InitLoKr,
+    pub init: InitLokr,
     /// Other ranks for layers whose path ends in a match of the key.
     #[serde(default, deserialize_with = "null_as_default")]
     pub rank_pattern: IndexMap<String, usize>,
@@ -70,9 +70,9 @@ pub struct LoKrConfig {
     pub scope: Scope,
 }
 
-/// How a LoKr's factors start. In every form the adapter begins as the identity, but for [`InitLoKr::Random`].
+/// How a LoKr's factors start. In every form the adapter begins as the identity, but for [`InitLokr::Random`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum InitLoKr {
+pub enum InitLokr {
     /// The first factor is zero.
     #[default]
     Default,
@@ -94,7 +94,7 @@ fn default_factor() -> i64 {
     -1
 }
 
-impl LoKrConfig {
+impl LokrConfig {
     /// A LoKr of rank 8 and alpha 8.
     pub fn new(scope: impl Into<Scope>) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl LoKrConfig {
             rank_dropout: 0.0,
             rank_dropout_scale: false,
             module_dropout: 0.0,
-            init: InitLoKr::Default,
+            init: InitLokr::Default,
             rank_pattern: IndexMap::new(),
             alpha_pattern: IndexMap::new(),
             scope: scope.into(),
@@ -148,7 +148,7 @@ impl LoKrConfig {
     }
 
     /// Sets how the factors start.
-    pub fn with_init(self, init: InitLoKr) -> Self {
+    pub fn with_init(self, init: InitLokr) -> Self {
         Self { init, ..self }
     }
 
@@ -169,13 +169,17 @@ impl LoKrConfig {
     }
 }
 
-impl MethodConfig for LoKrConfig {
+impl MethodConfig for LokrConfig {
     const PEFT_TYPE: &'static str = "LOKR";
     // `use_effective_conv2d` says nothing about linear layers.
     const MUST_BE_NEUTRAL: &'static [&'static str] = &[];
 
     fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
     }
 
     fn validate(&self, origin: &Path) -> Result<()> {
@@ -191,7 +195,7 @@ impl MethodConfig for LoKrConfig {
 
 /// The update of one linear layer, of input `m * n` and output `l * k`.
 #[derive(Module, Debug)]
-pub struct LoKrLayer {
+pub struct LokrLayer {
     /// `[l, m]`
     w1: Factor,
     /// `[k, n]`
@@ -265,7 +269,7 @@ impl Factor {
     }
 }
 
-impl LoKrLayer {
+impl LokrLayer {
     /// `scale * (W1 ⊗ W2) x`
     ///
     /// # Shapes
@@ -332,29 +336,29 @@ fn factorization(dimension: usize, factor: i64) -> (usize, usize) {
     (m.min(n), m.max(n))
 }
 
-impl TunedLayer for LoKrLayer {
-    type Config = LoKrConfig;
+impl TunedLayer for LokrLayer {
+    type Config = LokrConfig;
     type Shared = RankPatterns;
 
     fn shared(
         _model: &dyn Model,
-        config: &LoKrConfig,
+        config: &LokrConfig,
         _seed: u64,
         _file: Option<&dyn TensorSource>,
     ) -> Result<RankPatterns> {
-        config.patterns(Path::new("LoKrConfig"))
+        config.patterns(Path::new("LokrConfig"))
     }
 
-    fn attach(layer: Layer<'_>, config: &LoKrConfig, attach: &Attach<'_, RankPatterns>) -> Result<Self> {
+    fn attach(layer: Layer<'_>, config: &LokrConfig, attach: &Attach<'_, RankPatterns>) -> Result<Self> {
         let Layer::Linear(linear) = layer else { unreachable!("`accepts` says: linear layers only") };
         let Sizes { rank, scale } = attach.shared.of(linear.path());
         let (m, n) = factorization(linear.d_input(), config.decompose_factor);
         let (l, k) = factorization(linear.d_output(), config.decompose_factor);
         let low = |a: usize, b: usize| (2 * rank < a.max(b)).then_some(rank);
         let (start_1, start_2) = match config.init {
-            InitLoKr::Default => (Start::ZeroLeft, Start::Random),
-            InitLoKr::Lycoris => (Start::Random, Start::ZeroRight),
-            InitLoKr::Random => (Start::Random, Start::Random),
+            InitLokr::Default => (Start::ZeroLeft, Start::Random),
+            InitLokr::Lycoris => (Start::Random, Start::ZeroRight),
+            InitLokr::Random => (Start::Random, Start::Random),
         };
         let mut rng = attach.rng(linear.path());
         let w1_rank = if config.decompose_both { low(l, m) } else { None };
@@ -401,7 +405,7 @@ impl TunedLayer for LoKrLayer {
     }
 }
 
-impl WeightSpace for LoKrLayer {
+impl WeightSpace for LokrLayer {
     const NAME: &'static str = "lokr";
 
     fn weight(&self, base: Tensor<2>, _shared: &RankPatterns) -> Tensor<2> {
@@ -412,7 +416,7 @@ impl WeightSpace for LoKrLayer {
     }
 }
 
-impl<'de> Deserialize<'de> for InitLoKr {
+impl<'de> Deserialize<'de> for InitLokr {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
             Value::Bool(true) | Value::Null => Ok(Self::Default),
@@ -425,7 +429,7 @@ impl<'de> Deserialize<'de> for InitLoKr {
     }
 }
 
-impl Serialize for InitLoKr {
+impl Serialize for InitLokr {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Default => serializer.serialize_bool(true),

@@ -210,6 +210,10 @@ impl MethodConfig for OftConfig {
         &self.scope
     }
 
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
+    }
+
     fn validate(&self, origin: &Path) -> Result<()> {
         let wrong = |field: &str, expected: &str, found: String| {
             Err(Error::Config {

@@ -5,7 +5,7 @@
 //! use burn::nn::{Linear, LinearConfig};
 //! use burn::tensor::Tensor;
 //! use llmkit_peft::reparam::Attached;
-//! use llmkit_peft::{LoKrConfig, LoKrLayer, Targets};
+//! use llmkit_peft::{LokrConfig, LokrLayer, Targets};
 //!
 //! #[derive(Module, Debug)]
 //! struct Net {
@@ -21,8 +21,8 @@
 //! };
 //!
 //! // The same type, with the weight of `inner` reparameterized and everything else frozen.
-//! let config = LoKrConfig::new(Targets::names(["inner"])).with_rank(2);
-//! let (net, adapter) = Attached::<LoKrLayer>::new(net, config, 0)?;
+//! let config = LokrConfig::new(Targets::names(["inner"])).with_rank(2);
+//! let (net, adapter) = Attached::<LokrLayer>::new(net, config, 0)?;
 //! assert_eq!(adapter.targets().collect::<Vec<_>>(), ["inner"]);
 //!
 //! // Any optimizer that walks burn modules trains it; here, one gradient.
@@ -52,7 +52,7 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId, Reparameterization, Reparameterizer};
 use burn::tensor::{DType, Device, Tensor};
-use llmkit_core::models::Model;
+use llmkit_core::models::{Model, Task};
 use llmkit_core::nn::{Layer, Linear};
 use serde_json::Value;
 
@@ -242,6 +242,10 @@ impl Model for Weights {
 
     fn head_path(&self) -> Option<&str> {
         None
+    }
+
+    fn task(&self) -> Task {
+        Task::FeatureExtraction
     }
 
     fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {

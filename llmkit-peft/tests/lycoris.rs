@@ -18,8 +18,8 @@ use llmkit_core::models::{
 };
 use llmkit_core::{Adapter, NoAdapter};
 use llmkit_peft::{
-    Bias, Boft, BoftConfig, BoftLayer, Error, InitLoKr, InitWeights, LayerMethod, LoHa, LoHaConfig,
-    LoHaLayer, LoKr, LoKrConfig, LoKrLayer, Method, Oft, OftConfig, OftLayer, PeftModule, Scope, Targets,
+    Bias, Boft, BoftConfig, BoftLayer, Error, InitLokr, InitWeights, LayerMethod, Loha, LohaConfig,
+    LohaLayer, Lokr, LokrConfig, LokrLayer, Method, Oft, OftConfig, OftLayer, PeftModule, Scope, Targets,
     Transform, TunedLayer, load_adapter, merge,
 };
 use serde_json::{Value, json};
@@ -205,7 +205,7 @@ macro_rules! peft_fixtures {
 }
 
 peft_fixtures! {
-    LoHaLayer:
+    LohaLayer:
     loha_by_default: "loha-defaults",
     loha_with_patterns: "loha-patterns",
     loha_on_qwen3: "loha-qwen3",
@@ -213,7 +213,7 @@ peft_fixtures! {
 }
 
 peft_fixtures! {
-    LoKrLayer:
+    LokrLayer:
     lokr_by_default: "lokr-defaults",
     lokr_of_low_rank: "lokr-low-rank",
     lokr_of_low_rank_on_both_sides: "lokr-decompose-both",
@@ -259,22 +259,22 @@ fn projections() -> Scope {
 
 #[test]
 fn loha_keeps_what_a_method_must() {
-    check_all::<LoHaLayer>(LoHaConfig::new(projections()).with_rank(3).with_alpha(6.0), Promises::default());
+    check_all::<LohaLayer>(LohaConfig::new(projections()).with_rank(3).with_alpha(6.0), Promises::default());
     // Dropout is on, and resuming draws the same.
-    let config = LoHaConfig::new(Targets::ModelDefault).with_rank_dropout(0.2).with_module_dropout(0.2);
-    check_all::<LoHaLayer>(config, Promises { learning_rate: 3e-2, ..Promises::default() });
+    let config = LohaConfig::new(Targets::ModelDefault).with_rank_dropout(0.2).with_module_dropout(0.2);
+    check_all::<LohaLayer>(config, Promises { learning_rate: 3e-2, ..Promises::default() });
 }
 
 #[test]
 fn lokr_keeps_what_a_method_must() {
-    check_all::<LoKrLayer>(LoKrConfig::new(projections()).with_rank(2).with_alpha(8.0), Promises::default());
-    let config = LoKrConfig::new(projections())
+    check_all::<LokrLayer>(LokrConfig::new(projections()).with_rank(2).with_alpha(8.0), Promises::default());
+    let config = LokrConfig::new(projections())
         .with_rank(2)
         .with_decompose_both(true)
-        .with_init(InitLoKr::Lycoris)
+        .with_init(InitLokr::Lycoris)
         .with_rank_dropout(0.1)
         .with_rank_dropout_scale(true);
-    check_all::<LoKrLayer>(config, Promises { learning_rate: 3e-2, ..Promises::default() });
+    check_all::<LokrLayer>(config, Promises { learning_rate: 3e-2, ..Promises::default() });
 }
 
 #[test]
@@ -426,13 +426,13 @@ fn random_starts_act_and_follow_from_the_seed() {
     let of = |method: &dyn Method| logits(model, some_ids(model.vocab_size()), method);
     let made = |seed: u64| -> Vec<Box<dyn Method>> {
         let targets = || Targets::ModelDefault;
-        let loha = LoHaConfig::new(targets()).with_rank(2).with_init(InitWeights::Random);
-        let lokr = LoKrConfig::new(targets()).with_init(InitLoKr::Random);
+        let loha = LohaConfig::new(targets()).with_rank(2).with_init(InitWeights::Random);
+        let lokr = LokrConfig::new(targets()).with_init(InitLokr::Random);
         let oft = OftConfig::new(targets()).with_init(InitWeights::Random);
         let boft = BoftConfig::new(targets()).with_init(InitWeights::Random);
         vec![
-            Box::new(LoHa::new(model, loha, seed).unwrap()),
-            Box::new(LoKr::new(model, lokr, seed).unwrap()),
+            Box::new(Loha::new(model, loha, seed).unwrap()),
+            Box::new(Lokr::new(model, lokr, seed).unwrap()),
             Box::new(Oft::new(model, oft, seed).unwrap()),
             Box::new(Boft::new(model, boft, seed).unwrap()),
         ]

@@ -12,7 +12,7 @@ use common::{Expected, device, fixtures, largest_difference, values};
 use llmkit_core::checkpoint::{Safetensors, TensorSource};
 use llmkit_peft::reparam::Attached;
 use llmkit_peft::{
-    Bias, BoftConfig, BoftLayer, Error, InitLoKr, InitWeights, LoHaConfig, LoHaLayer, LoKrConfig, LoKrLayer,
+    Bias, BoftConfig, BoftLayer, Error, InitLokr, InitWeights, LohaConfig, LohaLayer, LokrConfig, LokrLayer,
     OftConfig, OftLayer, Scope, Targets, Transform, WeightSpace,
 };
 
@@ -93,8 +93,8 @@ fn check_fixture<L: WeightSpace>(method: &str) {
 
 #[test]
 fn peft_folders_of_plain_modules_go_both_ways() {
-    check_fixture::<LoHaLayer>("loha");
-    check_fixture::<LoKrLayer>("lokr");
+    check_fixture::<LohaLayer>("loha");
+    check_fixture::<LokrLayer>("lokr");
     check_fixture::<OftLayer>("oft");
     check_fixture::<BoftLayer>("boft");
 }
@@ -216,8 +216,8 @@ fn check_training<L: WeightSpace>(config: L::Config, rate: f64) {
 #[test]
 fn every_method_trains_a_plain_transformer_block() {
     let targets = || Targets::names(["query", "value", "up", "down", "head"]);
-    check_training::<LoHaLayer>(LoHaConfig::new(targets()).with_rank(3).with_alpha(12.0), 0.5);
-    check_training::<LoKrLayer>(LoKrConfig::new(targets()).with_rank(2).with_alpha(4.0), 0.1);
+    check_training::<LohaLayer>(LohaConfig::new(targets()).with_rank(3).with_alpha(12.0), 0.5);
+    check_training::<LokrLayer>(LokrConfig::new(targets()).with_rank(2).with_alpha(4.0), 0.1);
     let oft = OftConfig::new(targets()).with_block_size(4).with_transform(Transform::Cayley);
     check_training::<OftLayer>(oft, 0.5);
     check_training::<BoftLayer>(BoftConfig::new(targets()).with_block_size(4), 0.5);
@@ -225,11 +225,11 @@ fn every_method_trains_a_plain_transformer_block() {
 
 #[test]
 fn all_linear_means_linear_layers() {
-    let config = LoKrConfig::new(Targets::AllLinear).with_init(InitLoKr::Random);
-    let (_, adapter) = Attached::<LoKrLayer>::new(Block::new(&device()), config, 0).unwrap();
+    let config = LokrConfig::new(Targets::AllLinear).with_init(InitLokr::Random);
+    let (_, adapter) = Attached::<LokrLayer>::new(Block::new(&device()), config, 0).unwrap();
     assert_eq!(adapter.targets().collect::<Vec<_>>(), ["query", "key", "value", "up", "down"]);
-    let config = LoKrConfig::new(Targets::Regex("q.*|head|embedding".into()));
-    let (_, adapter) = Attached::<LoKrLayer>::new(Block::new(&device()), config, 0).unwrap();
+    let config = LokrConfig::new(Targets::Regex("q.*|head|embedding".into()));
+    let (_, adapter) = Attached::<LokrLayer>::new(Block::new(&device()), config, 0).unwrap();
     assert_eq!(adapter.targets().collect::<Vec<_>>(), ["embedding", "query", "head"]);
 }
 
@@ -239,17 +239,17 @@ fn what_does_not_fit_a_plain_module_is_refused() {
         Attached::<L>::new(Block::new(&device()), config, 0).unwrap_err().to_string()
     }
     let query = || Targets::names(["query"]);
-    let loha = |config: LoHaConfig| refused::<LoHaLayer>(config);
-    assert!(loha(LoHaConfig::new(query()).with_rank_dropout(0.1)).contains("dropout"));
+    let loha = |config: LohaConfig| refused::<LohaLayer>(config);
+    assert!(loha(LohaConfig::new(query()).with_rank_dropout(0.1)).contains("dropout"));
     let scope = Scope::new(query()).with_modules_to_save(["head"]);
-    assert!(loha(LoHaConfig::new(scope)).contains("modules_to_save"));
-    assert!(loha(LoHaConfig::new(Targets::ModelDefault)).contains("target_modules"));
-    assert!(loha(LoHaConfig::new(Targets::names(["nothing"]))).contains("nothing"));
+    assert!(loha(LohaConfig::new(scope)).contains("modules_to_save"));
+    assert!(loha(LohaConfig::new(Targets::ModelDefault)).contains("target_modules"));
+    assert!(loha(LohaConfig::new(Targets::names(["nothing"]))).contains("nothing"));
     assert!(refused::<OftLayer>(OftConfig::new(query()).with_bias(Bias::All)).contains("bias"));
 
     // Another module's adapter.
-    let config = LoHaConfig::new(query()).with_init(InitWeights::Random);
-    let (_, adapter) = Attached::<LoHaLayer>::new(Block::new(&device()), config, 0).unwrap();
+    let config = LohaConfig::new(query()).with_init(InitWeights::Random);
+    let (_, adapter) = Attached::<LohaLayer>::new(Block::new(&device()), config, 0).unwrap();
     let out = tempfile::tempdir().unwrap();
     let error = adapter.save(&Block::new(&device()), out.path()).unwrap_err();
     assert!(matches!(&error, Error::NotAttached { names } if names.len() == 4), "{error}");
