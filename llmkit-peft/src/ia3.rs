@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::layers::compile;
 use crate::random::normal;
-use crate::{Attach, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, Targets, TunedLayer};
+use crate::{
+    Attach, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, Targets, TunedLayer, WeightSpace,
+};
 
 /// (IA)³ (Liu et al. 2022, <https://arxiv.org/abs/2205.05638>): one trained factor for each number that a layer writes,
 /// `y = l * (W x + b)`, or, in feed-forward layers, for each number that it reads, `y = W (l * x) + b`.
@@ -239,5 +241,18 @@ impl TunedLayer for Ia3Layer {
             linear.bias = linear.bias.take().map(|bias| bias * factors.reshape([len]));
         }
         Ok(())
+    }
+}
+
+impl WeightSpace for Ia3Layer {
+    const NAME: &'static str = "ia3";
+
+    fn weight(&self, base: Tensor<2>, _: &Feedforward) -> Tensor<2> {
+        // [out, 1] scales rows, [1, in] columns.
+        base * self.ia3_l.val()
+    }
+
+    fn changes_bias(&self, has_bias: bool) -> bool {
+        has_bias && !self.scales_input
     }
 }
