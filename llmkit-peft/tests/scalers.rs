@@ -226,7 +226,7 @@ fn adalora_trains_as_in_peft() {
         .collect();
     let model = base("gqa-tied");
     let mut adapter = AdaLora::load(model.as_ref(), folder.join("start")).unwrap().train();
-    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let mut optimizer = AdamW::new(AdamWConfig { eps: facts["eps"].as_f64().unwrap(), ..AdamWConfig::default() });
     let total_steps = rows / 2;
     for (index, step_examples) in examples.chunks(2).enumerate() {
         let number = |name: &str| facts[name][index].as_f64().unwrap();
@@ -238,9 +238,9 @@ fn adalora_trains_as_in_peft() {
         let added = f64::from(penalty.clone().into_scalar::<f32>());
         gradients.accumulate(&adapter, penalty.backward());
         let loss = output.loss_sum / output.targets as f64 + added;
-        assert!((loss - number("losses")).abs() < 1e-3, "step {}: loss {loss}, not {}", index + 1, number("losses"));
+        assert!((loss - number("losses")).abs() < 1e-4, "step {}: loss {loss}, not {}", index + 1, number("losses"));
         let norm = gradients.clip_global_norm(1.0);
-        assert!((norm / number("grad_norms") - 1.0).abs() < 1e-3, "step {}: norm {norm}", index + 1);
+        assert!((norm / number("grad_norms") - 1.0).abs() < 1e-4, "step {}: norm {norm}", index + 1);
         adapter = optimizer.step(adapter, &gradients, facts["learning_rate"].as_f64().unwrap());
         adapter = adapter.after_step(&Progress { step: index + 1, total_steps, gradients: &gradients });
         let ranks: Vec<usize> = adapter.valid().layers().iter().map(|layer| layer.nonzero_rank()).collect();
