@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::normal;
 use crate::{
-    AdapterFolder, Attach, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, Targets, TunedLayer,
+    AdapterFolder, Attach, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, Targets,
+    TunedLayer,
 };
 
 /// BitFit (Ben Zaken et al. 2021, <https://arxiv.org/abs/2106.10199>): the biases train, and nothing else.
@@ -160,10 +161,15 @@ fn short_names(paths: &[String], others: &[&Vec<String>]) -> Vec<String> {
 impl MethodConfig for BitFitConfig {
     const PEFT_TYPE: &'static str = "BEFT";
     const MUST_BE_NEUTRAL: &'static [&'static str] = &[];
-    const ABSENT_FIELDS: &'static [&'static str] = &["exclude_modules", "layers_to_transform", "layers_pattern"];
+    const ABSENT_FIELDS: &'static [&'static str] =
+        &["exclude_modules", "layers_to_transform", "layers_pattern"];
 
     fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
     }
 
     fn validate(&self, _origin: &Path) -> Result<()> {

@@ -44,11 +44,7 @@ pub struct Ia3Config {
 impl Ia3Config {
     /// (IA)³ on the layers of `scope`, with PEFT's choice of feed-forward layers.
     pub fn new(scope: impl Into<Scope>) -> Self {
-        Self {
-            scope: scope.into(),
-            feedforward_modules: Targets::ModelDefault,
-            init_ia3_weights: true,
-        }
+        Self { scope: scope.into(), feedforward_modules: Targets::ModelDefault, init_ia3_weights: true }
     }
 
     /// Says which of the layers scale what they read.
@@ -75,6 +71,10 @@ impl MethodConfig for Ia3Config {
         &self.scope
     }
 
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
+    }
+
     fn validate(&self, origin: &Path) -> Result<()> {
         let wrong = |expected: &str, found: String| {
             Err(Error::Config {
@@ -91,7 +91,9 @@ impl MethodConfig for Ia3Config {
                     None => Ok(()),
                 }
             }
-            (Targets::AllLinear, _) => wrong("names, or a regular expression for whole paths", "\"all-linear\"".into()),
+            (Targets::AllLinear, _) => {
+                wrong("names, or a regular expression for whole paths", "\"all-linear\"".into())
+            }
             _ => Ok(()),
         }
     }

@@ -47,6 +47,10 @@ impl MethodConfig for LnTuningConfig {
         &self.scope
     }
 
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
+    }
+
     fn validate(&self, _origin: &Path) -> Result<()> {
         Ok(())
     }

@@ -35,8 +35,7 @@ impl TorchGenerator {
 
     fn turn(&mut self) {
         for index in 0..LEN {
-            let both =
-                (self.state[index] & 0x8000_0000) | (self.state[(index + 1) % LEN] & 0x7fff_ffff);
+            let both = (self.state[index] & 0x8000_0000) | (self.state[(index + 1) % LEN] & 0x7fff_ffff);
             let twist = if both & 1 == 1 { 0x9908_b0df } else { 0 };
             self.state[index] = self.state[(index + SHIFT) % LEN] ^ (both >> 1) ^ twist;
         }

@@ -127,6 +127,10 @@ impl MethodConfig for VeraConfig {
         &self.scope
     }
 
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
+    }
+
     fn validate(&self, origin: &Path) -> Result<()> {
         let check = |field: &str, good: bool, expected: &str, found: f64| match good {
             true => Ok(()),
@@ -240,7 +244,8 @@ impl TunedLayer for VeraLayer {
         file: Option<&dyn TensorSource>,
     ) -> Result<Projections> {
         let model_type = model.config()["model_type"].as_str().unwrap_or_default();
-        let targets = config.scope.targets(VeraConfig::default_targets(model_type), Path::new("VeraConfig"))?;
+        let targets =
+            config.scope.targets(VeraConfig::default_targets(model_type), Path::new("VeraConfig"))?;
         let (mut d_output, mut d_input) = (0, 0);
         model.visit(&mut |layer| {
             if let Layer::Linear(linear) = layer
@@ -264,10 +269,7 @@ impl TunedLayer for VeraLayer {
             return Vec::new();
         }
         let [a, b] = KEYS.map(str::to_owned);
-        vec![
-            (a, FileTensor::from_tensor(shared.a.clone())),
-            (b, FileTensor::from_tensor(shared.b.clone())),
-        ]
+        vec![(a, FileTensor::from_tensor(shared.a.clone())), (b, FileTensor::from_tensor(shared.b.clone()))]
     }
 
     fn attach(layer: Layer<'_>, config: &VeraConfig, attach: &Attach<'_, Projections>) -> Result<Self> {

@@ -18,10 +18,11 @@ use llmkit_core::models::{
 use llmkit_core::nn::Layer;
 use llmkit_core::{Adapter, NoAdapter};
 use llmkit_peft::data::{Batch, Example};
-use llmkit_peft::train::{AdamW, AdamWConfig, StepOptions, TrainConfig, Trainer, Silent, loss_and_gradients};
+use llmkit_peft::train::{AdamW, AdamWConfig, Silent, StepOptions, TrainConfig, Trainer, loss_and_gradients};
 use llmkit_peft::{
-    AdaLora, AdaLoraConfig, AdapterFolder, Bias, BitFit, BitFitConfig, Error, Ia3, Ia3Config, LnTuning, LnTuningConfig,
-    Method, MethodConfig, PeftModule, Progress, Result, Scope, Targets, Vera, VeraConfig, load_adapter, merge,
+    AdaLora, AdaLoraConfig, AdapterFolder, Bias, BitFit, BitFitConfig, Error, Ia3, Ia3Config, LnTuning,
+    LnTuningConfig, Method, MethodConfig, PeftModule, Progress, Result, Scope, Targets, Vera, VeraConfig,
+    load_adapter, merge,
 };
 use serde_json::{Value, json};
 
@@ -36,7 +37,8 @@ enum Base {
 
 impl Base {
     fn open(name: &str) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../llmkit-core/tests/fixtures/llama").join(name);
+        let folder =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../llmkit-core/tests/fixtures/llama").join(name);
         let (checkpoint, device) = (Checkpoint::open(folder).unwrap(), common::device());
         match checkpoint.config()["architectures"][0].as_str().unwrap() {
             "BertModel" => Self::Encoder(load_encoder(&checkpoint, &device).unwrap()),
@@ -68,7 +70,8 @@ impl Base {
         let (values, shape) = expected.ints("input_ids");
         let input = ids(&values, shape);
         let encoded = || {
-            let lengths: Vec<usize> = expected.ints("lengths").0.into_iter().map(|len| len as usize).collect();
+            let lengths: Vec<usize> =
+                expected.ints("lengths").0.into_iter().map(|len| len as usize).collect();
             let (types, shape) = expected.ints("token_type_ids");
             (lengths, Some(ids(&types, shape)))
         };
@@ -238,7 +241,12 @@ fn adalora_trains_as_in_peft() {
         let added = f64::from(penalty.clone().into_scalar::<f32>());
         gradients.accumulate(&adapter, penalty.backward());
         let loss = output.loss_sum / output.targets as f64 + added;
-        assert!((loss - number("losses")).abs() < 1e-4, "step {}: loss {loss}, not {}", index + 1, number("losses"));
+        assert!(
+            (loss - number("losses")).abs() < 1e-4,
+            "step {}: loss {loss}, not {}",
+            index + 1,
+            number("losses")
+        );
         let norm = gradients.clip_global_norm(1.0);
         assert!((norm / number("grad_norms") - 1.0).abs() < 1e-4, "step {}: norm {norm}", index + 1);
         adapter = optimizer.step(adapter, &gradients, facts["learning_rate"].as_f64().unwrap());
@@ -248,9 +256,8 @@ fn adalora_trains_as_in_peft() {
     }
     let adapter = adapter.valid();
     let input = ids(&values[..2 * seq], [2, seq]);
-    let difference =
-        largest_difference(&logits(model.as_ref(), input, &adapter), &expected.floats("logits"));
-    assert!(difference < 2e-3, "logits after the run differ by {difference}");
+    let difference = largest_difference(&logits(model.as_ref(), input, &adapter), &expected.floats("logits"));
+    assert!(difference < 1e-3, "logits after the run differ by {difference}");
 
     let out = tempfile::tempdir().unwrap();
     adapter.save(out.path()).unwrap();
@@ -261,7 +268,7 @@ fn adalora_trains_as_in_peft() {
         assert_eq!(&ours[name].0, shape, "{name}");
         let floats = |bits: &[u32]| bits.iter().map(|bits| f32::from_bits(*bits)).collect::<Vec<_>>();
         let difference = largest_difference(&floats(&ours[name].1), &floats(bits));
-        assert!(difference < 1e-3, "{name} differs by {difference}");
+        assert!(difference < 1e-4, "{name} differs by {difference}");
     }
 }
 
@@ -423,7 +430,10 @@ fn an_adapter_with_layers_of_rank_zero_trains_on() {
     for (key, places) in &pattern {
         let (now, then) = (places.as_array().unwrap(), original[key].as_array().unwrap());
         assert_eq!(now.len(), 4);
-        assert!(now.iter().zip(then).all(|(now, then)| *then == json!(true) || *now == json!(false)), "{key}");
+        assert!(
+            now.iter().zip(then).all(|(now, then)| *then == json!(true) || *now == json!(false)),
+            "{key}"
+        );
     }
     // 50 of 84 are there, and the target is 42.
     assert_eq!(loaded.layers().iter().map(|layer| layer.rank()).sum::<usize>(), 42.min(before.iter().sum()));
@@ -439,7 +449,9 @@ fn an_impossible_rank_pattern_is_refused() {
     let base = base_of(variant);
     for change in [
         |pattern: &mut Value| pattern["model.layers.0.self_attn.q_proj.lora_E"] = json!([true]),
-        |pattern: &mut Value| pattern["model.layers.9.self_attn.q_proj.lora_E"] = json!([true, true, true, true]),
+        |pattern: &mut Value| {
+            pattern["model.layers.9.self_attn.q_proj.lora_E"] = json!([true, true, true, true])
+        },
         |pattern: &mut Value| *pattern = json!({"model.layers.0.self_attn.q_proj.lora_E": "all"}),
     ] {
         let copy = copy(variant);
@@ -532,7 +544,8 @@ fn ln_tuning_works_on_every_norm_of_every_architecture() {
         seen += check_norms(name, Base::Encoder(model), &|base, adapter| match base {
             Base::Encoder(model) => {
                 let ids = some_ids(model.vocab_size());
-                common::values(model.forward(ids, &[11, 7], None, adapter))[..11 * model.hidden_size()].to_vec()
+                common::values(model.forward(ids, &[11, 7], None, adapter))[..11 * model.hidden_size()]
+                    .to_vec()
             }
             _ => unreachable!(),
         });
@@ -714,7 +727,10 @@ fn unknown_fields_are_kept_and_the_smallest_configs_load() {
         let expected = Expected::open(folder(variant).join("expected.safetensors"));
         let adapted = base.output(&expected, load_adapter(base.model(), copy.path()).unwrap().as_ref());
         let difference = largest_difference(&adapted, &expected.floats("logits"));
-        assert!(difference < 1e-4, "{variant}: with the smallest configuration, outputs differ by {difference}");
+        assert!(
+            difference < 1e-4,
+            "{variant}: with the smallest configuration, outputs differ by {difference}"
+        );
     }
 }
 

@@ -41,7 +41,9 @@ impl Budget {
         match step.cmp(&last) {
             std::cmp::Ordering::Greater => Due::Keep,
             std::cmp::Ordering::Equal => Due::Finish { budget: self.target },
-            std::cmp::Ordering::Less if step <= self.tinit || !step.is_multiple_of(self.interval) => Due::Measure,
+            std::cmp::Ordering::Less if step <= self.tinit || !step.is_multiple_of(self.interval) => {
+                Due::Measure
+            }
             std::cmp::Ordering::Less => {
                 let left = 1.0 - (step - self.tinit) as f64 / (last - self.tinit) as f64;
                 let above = (self.initial - self.target) as f64 * left.powi(3);

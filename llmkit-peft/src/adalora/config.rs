@@ -203,6 +203,10 @@ impl MethodConfig for AdaLoraConfig {
         &self.scope
     }
 
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
+    }
+
     fn validate(&self, origin: &Path) -> Result<()> {
         let check = |field: &str, good: bool, expected: &str, found: f64| match good {
             true => Ok(()),

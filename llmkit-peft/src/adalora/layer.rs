@@ -153,14 +153,19 @@ impl AdaLoraLayer {
         let stays: Vec<bool> = kept.iter().zip(&values).map(|(kept, value)| *kept || *value != 0.0).collect();
         let mut rows = stays.iter();
         let all = vec![true; self.init_r];
-        let places: Vec<bool> = self.places.as_ref().unwrap_or(&all).iter()
+        let places: Vec<bool> = self
+            .places
+            .as_ref()
+            .unwrap_or(&all)
+            .iter()
             .map(|there| *there && *rows.next().expect("one flag for each triplet that is there"))
             .collect();
         let select = |param: &Param<Tensor<2>>, dim: usize| pick(param.val().without_autodiff(), dim, &stays);
         let file_scale = scale(self.alpha, self.init_r, Some(&places));
         let e = select(&self.lora_e, 0);
         // Where alpha is not positive, PEFT's scale depends on what is left.
-        let e = if file_scale == self.scale() || file_scale == 0.0 { e } else { e * (self.scale() / file_scale) };
+        let e =
+            if file_scale == self.scale() || file_scale == 0.0 { e } else { e * (self.scale() / file_scale) };
         Self {
             lora_a: Param::from_tensor(select(&self.lora_a, 0)),
             lora_e: Param::from_tensor(e),
@@ -179,7 +184,8 @@ impl AdaLoraLayer {
     /// # Shapes
     /// `[out, in]`
     fn delta_weight(&self) -> Tensor<2> {
-        let [a, e, b] = [&self.lora_a, &self.lora_e, &self.lora_b].map(|param| param.val().without_autodiff());
+        let [a, e, b] =
+            [&self.lora_a, &self.lora_e, &self.lora_b].map(|param| param.val().without_autodiff());
         b.matmul(a * e) * self.scale()
     }
 }
@@ -410,7 +416,9 @@ impl TunedLayer for AdaLoraLayer {
                 Some(info) if info.shape.len() == 1 && info.shape[0] <= most => {
                     Ok(Some(file.read_f32(&name)?.into_iter().map(|value| value != 0.0).collect()))
                 }
-                Some(info) => Err(wrong(format!("{name}: expected at most {most} flags, found {:?}", info.shape))),
+                Some(info) => {
+                    Err(wrong(format!("{name}: expected at most {most} flags, found {:?}", info.shape)))
+                }
             }
         };
         let places = flags("places", self.init_r)?;

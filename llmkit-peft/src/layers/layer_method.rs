@@ -32,10 +32,13 @@ pub struct LayerMethod<L: TunedLayer + Module> {
 impl<L: TunedLayer> LayerMethod<L> {
     /// A fresh adapter for `model`, on the model's device. `seed` fixes what is drawn.
     ///
+    /// As under PEFT, the head of a classifier trains whole beside the adapter.
+    ///
     /// # Errors
     /// [`Error::NoTarget`] if `target_modules` or an entry of `modules_to_save` names no layer; [`Error::Config`] for impossible
     /// numbers, patterns that don't compile, and targets of a kind that the method can't act on.
-    pub fn new(model: &dyn Model, config: L::Config, seed: u64) -> Result<Self> {
+    pub fn new(model: &dyn Model, mut config: L::Config, seed: u64) -> Result<Self> {
+        config.scope_mut().complete_for(model);
         Self::build(model, config, seed, Path::new("(the program's configuration)"), None)
     }
 

@@ -5,11 +5,8 @@ use burn::tensor::{Int, Tensor};
 use llmkit_core::models::Model;
 use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm, lookup, matmul_transposed};
 
-use super::{AdapterFolder, Named};
+use super::{AdapterFolder, CLASSIFIERS, Named, is_classifier};
 use crate::{Error, Result};
-
-/// What heads of classifiers are called.
-const HEADS: [&str; 2] = ["classifier", "score"];
 
 /// Layers that train whole beside a method (PEFT's `modules_to_save`), and biases that train alone.
 #[derive(Module, Debug)]
@@ -42,7 +39,9 @@ impl SavedLayers {
     /// [`Error::NoTarget`] if an entry names no layer.
     pub fn new(model: &dyn Model, modules_to_save: &[String]) -> Result<Self> {
         let mut saved = Self { layers: Vec::new(), places: HashMap::new() };
-        let mut found = vec![false; modules_to_save.len()];
+        // PEFT names both kinds of head for every classifier, which has one of them.
+        let optional = |module: &String| is_classifier(model) && CLASSIFIERS.contains(&module.as_str());
+        let mut found: Vec<bool> = modules_to_save.iter().map(optional).collect();
         let mut available = BTreeSet::new();
         model.visit(&mut |layer| {
             let path = layer.path();
@@ -52,11 +51,12 @@ impl SavedLayers {
                 saved.push(SavedLayer::whole(layer));
             }
         });
-        // For a classifier PEFT writes both names that heads have, whichever this one has.
-        let is_head = |module: &str| HEADS.contains(&module);
-        let has_head = modules_to_save.iter().zip(&found).any(|(module, found)| is_head(module) && *found);
-        let missing = |index: usize| !found[index] && !(has_head && is_head(&modules_to_save[index]));
-        match (0..found.len()).find(|index| missing(*index)) {
+        // For classification PEFT names both of the heads that models have.
+        let is_head = |module: &String| module == "classifier" || module == "score";
+        if modules_to_save.iter().zip(&found).any(|(module, found)| *found && is_head(module)) {
+            found.iter_mut().zip(modules_to_save).for_each(|(found, module)| *found |= is_head(module));
+        }
+        match found.iter().position(|found| !found) {
             None => Ok(saved),
             Some(missing) => Err(Error::NoTarget {
                 field: "modules_to_save",
@@ -64,6 +64,25 @@ impl SavedLayers {
                 available: available.into_iter().collect(),
             }),
         }
+    }
+
+    /// Copies of the layers for which `choose` says yes.
+    pub(crate) fn of(model: &dyn Model, mut choose: impl FnMut(Layer<'_>) -> bool) -> Self {
+        let mut saved = Self { layers: Vec::new(), places: HashMap::new() };
+        model.visit(&mut |layer| {
+            if choose(layer) {
+                saved.push(SavedLayer::whole(layer));
+            }
+        });
+        saved
+    }
+
+    /// The trained weight of the linear layer or embedding of this path.
+    ///
+    /// # Shapes
+    /// `[out, in]` or `[vocab, hidden]`
+    pub fn matrix(&self, path: &str) -> Option<Tensor<2>> {
+        self.get(path)?.matrix.as_ref().map(Param::val)
     }
 
     /// Trains the bias of `layer`, if it has one and does not train already. `is_target` says whether a method acts on the layer
