@@ -39,6 +39,7 @@
 //! # Map
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
+//! - [`Bottleneck`] and [`BottleneckConfig`]: the adapters of Houlsby, Pfeiffer and He, and Compacter, in AdapterHub's files;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
 //! - [`load_adapter`]: whatever method a folder holds;
 //! - [`merge`]: a model with the adapter worked in;
