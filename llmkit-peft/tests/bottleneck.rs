@@ -337,7 +337,9 @@ fn a_classifier_learns_with_its_head() {
     // The class is that of the first token.
     let data: Vec<_> = (0..18u32)
         .map(|i| Labelled {
-            ids: (0..5 + i % 4).map(|place| if place == 0 { 3 + i % 3 } else { 10 + (i * place) % 40 }).collect(),
+            ids: (0..5 + i % 4)
+                .map(|place| if place == 0 { 3 + i % 3 } else { 10 + (i * place) % 40 })
+                .collect(),
             type_ids: vec![0; (5 + i % 4) as usize],
             label: Label::Class((i % 3) as usize),
         })

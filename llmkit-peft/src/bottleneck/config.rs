@@ -259,6 +259,16 @@ impl BottleneckConfig {
                 ));
             }
         }
+        // Written anyway.
+        for (field, usual) in [
+            ("inv_adapter", Value::Null),
+            ("inv_adapter_reduction_factor", Value::Null),
+            ("cross_adapter", false.into()),
+        ] {
+            if fields.fields.get(field) == Some(&usual) {
+                fields.fields.shift_remove(field);
+            }
+        }
         let name: String = fields.required("non_linearity", "a function's name")?;
         let config = Self {
             mh_adapter: fields.required("mh_adapter", "true or false")?,

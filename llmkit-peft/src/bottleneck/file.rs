@@ -136,7 +136,9 @@ impl Bottleneck {
         ];
         for (field, expected) in facts {
             let known = expected != "";
-            if let Some(found) = other.get(field).filter(|found| known && !found.is_null() && **found != expected) {
+            if let Some(found) =
+                other.get(field).filter(|found| known && !found.is_null() && **found != expected)
+            {
                 return Err(wrong(field, &format!("the model's, {expected}"), found));
             }
         }
