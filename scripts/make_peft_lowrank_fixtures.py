@@ -7,9 +7,11 @@ Each folder is what `save_pretrained` wrote (but its README.md), plus:
 
 dora-dropout/expected.safetensors holds input, one layer's tensors and its output with dropout active, where every element of the input's first
 half survived and every one of the second half was dropped: layer-level, since torch's random choices are its own.
+loftq.safetensors holds a weight, and for one and three iterations what PEFT's loftq_init rounds it to and the product of its factors.
 eva/ holds the batches, and the components and ranks that PEFT found; loraplus.json the learning rate of each parameter.
 
 Run: python scripts/make_peft_lowrank_fixtures.py
+loftq.safetensors is made only by `... loftq`, which needs bitsandbytes as well.
 """
 
 import os
@@ -136,7 +138,9 @@ def make(name, base, arguments, seed):
     if name in WITH_GRADIENTS:
         result = output(made, input_ids)
         (result.square().sum() / 2).backward()
-        keys = {f"grad.{key.replace('.default', '').removesuffix('.weight') if 'magnitude' in key else key.replace('.default', '')}": p.grad for key, p in made.named_parameters() if p.grad is not None and "lm_head.lora" not in key}
+        head = next((p.grad for key, p in made.named_parameters() if "lm_head.lora_B" in key), None)
+        keys = {} if head is None else {"grad_head.lora_B.transposed": head.T}
+        keys |= {f"grad.{key.replace('.default', '').removesuffix('.weight') if 'magnitude' in key else key.replace('.default', '')}": p.grad for key, p in made.named_parameters() if p.grad is not None and "lm_head.lora" not in key}
     else:
         keys = {}
     with torch.no_grad():
@@ -235,6 +239,23 @@ def eva():
     (folder / "adapter_model.safetensors").chmod(0o644)
 
 
+def loftq():
+    """PEFT's LoftQ, on the CPU, although its source asks for a GPU."""
+    import inspect
+
+    from peft.utils import loftq_utils
+
+    scope = dict(vars(loftq_utils))
+    exec(inspect.getsource(loftq_utils.loftq_init).replace('"cuda"', '"cpu"'), scope)
+    # 30 * 44 is no multiple of a block's 64 numbers.
+    weight = 0.1 * torch.randn(30, 44, generator=torch.Generator().manual_seed(1))
+    tensors = {"weight": weight}
+    for iterations in (1, 3):
+        rounded, a, b = scope["loftq_init"](weight, num_bits=4, reduced_rank=3, num_iter=iterations)
+        tensors |= {f"rounded.{iterations}": rounded, f"update.{iterations}": b @ a}
+    save_tensors(OUT / "loftq.safetensors", tensors)
+
+
 def loraplus():
     """The learning rates of create_loraplus_optimizer."""
     config = LoraConfig(
@@ -254,6 +275,8 @@ def main():
     for seed, (name, (base, arguments)) in enumerate(VARIANTS.items(), start=300):
         if not only or name in only:
             make(name, base, arguments, seed)
+    if only == ["loftq"]:
+        loftq()
     if not only:
         dora_dropout()
         eva()

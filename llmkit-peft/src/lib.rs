@@ -70,7 +70,9 @@ pub use layers::{
     TargetModules, Targets, TokenIndices, TokenRows, TunedLayer,
 };
 pub use load::load_adapter;
-pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, LoraPlus, LoraShared, Sizes};
+pub use lora::{
+    Eva, EvaConfig, InitLora, Lora, LoraConfig, LoraLayer, LoraPlus, LoraShared, Sizes, eva_lora, loftq,
+};
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
 pub use summary::{ParameterSummary, trainable_parameters};

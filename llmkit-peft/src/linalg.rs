@@ -51,8 +51,8 @@ impl Matrix {
     /// `tensor [rows, columns]`
     pub(crate) fn from_tensor(tensor: Tensor<2>) -> Self {
         let [rows, columns] = tensor.dims();
-        let data = tensor.without_autodiff().into_data().convert::<f32>();
-        Self::new(rows, columns, data.to_vec().expect("the data was converted to f32"))
+        let values = tensor.without_autodiff().try_into_vec_as::<f32>();
+        Self::new(rows, columns, values.expect("weights are numbers"))
     }
 
     /// # Shapes
@@ -83,6 +83,29 @@ impl Matrix {
     pub(crate) fn first_rows(&self, count: usize) -> Self {
         let rows = count.min(self.rows);
         Self::new(rows, self.columns, self.values[..rows * self.columns].to_vec())
+    }
+
+    /// These rows, in this order.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub(crate) fn pick_rows(&self, rows: &[usize]) -> Self {
+        let picked = rows.iter().flat_map(|row| &self.values[row * self.columns..][..self.columns]);
+        Self::new(rows.len(), self.columns, picked.copied().collect())
+    }
+
+    /// The same with rows and columns of zeros behind.
+    ///
+    /// # Panics
+    /// If it is larger than that already.
+    pub(crate) fn padded(&self, rows: usize, columns: usize) -> Self {
+        let mut values = vec![0.0; rows * columns];
+        if self.columns > 0 {
+            for (row, old) in self.values.chunks_exact(self.columns).enumerate() {
+                values[row * columns..][..self.columns].copy_from_slice(old);
+            }
+        }
+        Self::new(rows, columns, values)
     }
 
     /// Multiplies row `i` by `factors[i]`.
@@ -225,6 +248,8 @@ mod tests {
         assert_eq!(a.matmul(&a.transposed()).values, [14.0, 32.0, 32.0, 77.0]);
         assert_eq!(a.first_columns(2).values, [1.0, 2.0, 4.0, 5.0]);
         assert_eq!(a.first_rows(1).values, [1.0, 2.0, 3.0]);
+        assert_eq!(a.pick_rows(&[1, 1, 0]).values, [4.0, 5.0, 6.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0]);
+        assert_eq!(a.first_columns(1).padded(3, 2).values, [1.0, 0.0, 4.0, 0.0, 0.0, 0.0]);
         let mut b = a.clone();
         b.scale_columns(&[1.0, 10.0, 100.0]);
         assert_eq!(b.values, [1.0, 20.0, 300.0, 4.0, 50.0, 600.0]);

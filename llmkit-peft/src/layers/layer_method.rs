@@ -70,8 +70,7 @@ impl<L: TunedLayer> LayerMethod<L> {
         let model_type = model.config()["model_type"].as_str().unwrap_or_default();
         let targets = scope.targets(L::Config::default_targets(model_type), origin)?;
         let mut saved = SavedLayers::new(model, &scope.modules_to_save)?;
-        let tokens =
-            TokenRows::new(model, config.trainable_tokens(), config.ensure_weight_tying(), origin)?;
+        let tokens = TokenRows::new(model, config.trainable_tokens(), config.ensure_weight_tying(), origin)?;
         let shared = L::shared(model, &config, seed, file)?;
         let device = model.device();
         let attach = Attach { seed, device: &device, shared: &shared, file, origin };
@@ -178,6 +177,12 @@ impl<L: TunedLayer> LayerMethod<L> {
         self.places.get(path).map(|index| &self.layers[*index])
     }
 
+    /// Changes the state of each target.
+    pub(crate) fn map_layers(mut self, change: impl FnMut(L) -> L) -> Self {
+        self.layers = self.layers.into_iter().map(change).collect();
+        self
+    }
+
     /// Every tensor that trains, with its whole key.
     fn tensors(&self) -> Vec<Named<'_>> {
         let of_layers = self.layers.iter().flat_map(|layer| {
@@ -227,7 +232,10 @@ impl<L: TunedLayer> Adapter for LayerMethod<L> {
         if index.is_none() && !self.tokens.contains(base.path()) {
             return self.saved.linear(base, input);
         }
-        let with_bias = self.saved.bias(base.path()).map(|bias| Linear::new(base.path(), base.weight.clone(), Some(bias)));
+        let with_bias = self
+            .saved
+            .bias(base.path())
+            .map(|bias| Linear::new(base.path(), base.weight.clone(), Some(bias)));
         let base = with_bias.as_ref().unwrap_or(base);
         match index {
             Some(index) => self.layers[index].linear(base, input, &self.shared, self.dropout(index)),

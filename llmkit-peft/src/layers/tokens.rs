@@ -113,7 +113,9 @@ impl TokenRows {
     fn push(&mut self, model: &dyn Model, path: &str, tokens: &[usize], origin: &Path) -> Result<()> {
         let mut weight = None;
         model.visit(&mut |layer| match layer {
-            Layer::Embedding(embedding) if embedding.path() == path => weight = Some(embedding.weight.clone()),
+            Layer::Embedding(embedding) if embedding.path() == path => {
+                weight = Some(embedding.weight.clone())
+            }
             Layer::Linear(linear) if linear.path() == path => weight = Some(linear.weight.clone()),
             _ => {}
         });

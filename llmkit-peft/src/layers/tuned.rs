@@ -94,7 +94,10 @@ pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync {
     /// What the file holds of the layer, with whole keys: by default, [`tensors`](Self::tensors).
     fn file_tensors(&self) -> Vec<(String, TensorData<'static>)> {
         let prefix = format!("{}{}.", AdapterFolder::PREFIX, self.path());
-        self.tensors().into_iter().map(|named| (format!("{prefix}{}", named.key), named.param.data())).collect()
+        self.tensors()
+            .into_iter()
+            .map(|named| (format!("{prefix}{}", named.key), named.param.data()))
+            .collect()
     }
 
     /// Whole keys of the file that [`attach`](Self::attach) read beside those of [`tensors`](Self::tensors).

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{InitLora, LoraPlus};
 use crate::layers::{
-    Bias, MethodConfig, Scope, TokenIndices, as_integer_if_whole, as_integers_if_whole, compile_pattern, lookup_pattern,
-    null_as_default,
+    Bias, MethodConfig, Scope, TokenIndices, as_integer_if_whole, as_integers_if_whole, compile_pattern,
+    lookup_pattern, null_as_default,
 };
 use crate::{Error, Result};
 
@@ -167,7 +167,8 @@ impl LoraConfig {
     pub(super) fn of_twice_the_rank(&self) -> Self {
         // alpha / r, or alpha / sqrt(r), stays as it is.
         let factor = if self.use_rslora { std::f64::consts::SQRT_2 } else { 2.0 };
-        let mut config = Self { rank: 2 * self.rank, alpha: factor * self.alpha, init: InitLora::Default, ..self.clone() };
+        let mut config =
+            Self { rank: 2 * self.rank, alpha: factor * self.alpha, init: InitLora::Default, ..self.clone() };
         config.rank_pattern.values_mut().for_each(|rank| *rank *= 2);
         config.alpha_pattern.values_mut().for_each(|alpha| *alpha *= factor);
         config

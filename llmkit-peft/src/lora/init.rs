@@ -233,7 +233,11 @@ mod tests {
     #[test]
     fn pissa_takes_the_largest_part_of_the_weight() {
         let mut rng = ChaCha8Rng::seed_from_u64(2);
-        let large = Matrix::new(6, 2, normal(12, 3.0, &mut rng)).matmul(&Matrix::new(2, 5, normal(10, 3.0, &mut rng)));
+        let large = Matrix::new(6, 2, normal(12, 3.0, &mut rng)).matmul(&Matrix::new(
+            2,
+            5,
+            normal(10, 3.0, &mut rng),
+        ));
         let weight = large.to_tensor(&Device::flex());
         for init in [InitLora::Pissa, InitLora::PissaFast(2)] {
             let factors = init.factors(&weight, Sizes { rank: 2, scale: 0.5 }, &mut rng, "layer").unwrap();

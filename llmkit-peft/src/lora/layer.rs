@@ -12,6 +12,7 @@ use super::init::{Factors, InitLora, tensor, zeros};
 use super::{LoraConfig, LoraPlus, Sizes, dora, plus};
 use crate::dropout::Dropout;
 use crate::layers::{AdapterFolder, Attach, Named, TunedLayer};
+use crate::linalg::Matrix;
 use crate::{Error, Result};
 
 /// The update of one layer: `scale * B A x`, where the base computes `W x`. In an embedding `x` picks a column of `A`.
@@ -104,7 +105,12 @@ impl LoraLayer {
         }
         if config.init.subtracts() && scale <= 0.0 {
             let expected = "a number above 0 with this `init_lora_weights`".into();
-            return Err(wrong(attach.origin, "lora_alpha", expected, format!("a scale of {scale} for {path}")));
+            return Err(wrong(
+                attach.origin,
+                "lora_alpha",
+                expected,
+                format!("a scale of {scale} for {path}"),
+            ));
         }
         let device = attach.device;
         let drawn = match attach.file {
@@ -154,7 +160,8 @@ impl LoraLayer {
             Some(tied) if tied.embedding == path => {
                 let of_head = sizes(&tied.head);
                 if config.use_dora || of_head.rank != rank {
-                    let expected = "false where an embedding and its tied head have DoRA or different ranks".into();
+                    let expected =
+                        "false where an embedding and its tied head have DoRA or different ranks".into();
                     return Err(wrong(attach.origin, "ensure_weight_tying", expected, "true".into()));
                 }
                 Some(TiedHead { path: tied.head.clone(), scale: of_head.scale })
@@ -176,10 +183,10 @@ impl LoraLayer {
             scale,
             on: On::Embedding(head),
             // Nothing to subtract, but the file's rank doubles with that of the other layers.
-            initial: config.init.subtracts().then(|| Initial {
-                a: zeros([rank, vocab], device),
-                b: zeros([hidden, rank], device),
-            }),
+            initial: config
+                .init
+                .subtracts()
+                .then(|| Initial { a: zeros([rank, vocab], device), b: zeros([hidden, rank], device) }),
             squares: None,
             base_copy: None,
             plus: config.lora_plus,
@@ -205,6 +212,22 @@ impl LoraLayer {
         Ok(self)
     }
 
+    /// Starts from another `A`, of the same shape.
+    pub(super) fn with_a(mut self, a: Matrix) -> Self {
+        self.lora_a = self.lora_a.map(|old| tensor(a, &old.device()).set_require_grad(old.is_require_grad()));
+        self
+    }
+
+    /// Starts from other factors, of the same shapes, over a base whose weight is `weight`.
+    pub(super) fn with_factors(mut self, factors: Factors, weight: &Tensor<2>) -> Self {
+        self = self.with_a(factors.a);
+        let b = factors.b;
+        self.lora_b = self.lora_b.map(|old| tensor(b, &old.device()).set_require_grad(old.is_require_grad()));
+        let lengths = self.lengths(weight);
+        self.magnitude = self.magnitude.zip(lengths).map(|(magnitude, lengths)| magnitude.map(|_| lengths));
+        self
+    }
+
     /// Checks the copies that the file holds of tensors that are known otherwise.
     fn read_copies(&mut self, weight: Tensor<2>, file: &dyn TensorSource) -> Result<()> {
         let mut mismatched = Vec::new();
@@ -212,7 +235,7 @@ impl LoraLayer {
             let Some(info) = file.info(key) else { return Ok(false) };
             if info.shape != expected.dims() {
                 mismatched.push(format!("{key}: expected {:?}, found {:?}", expected.dims(), info.shape));
-            } else if expected.clone().into_data().convert::<f32>().to_vec().ok() != Some(file.read_f32(key)?) {
+            } else if expected.clone().try_into_vec_as::<f32>().ok() != Some(file.read_f32(key)?) {
                 mismatched.push(format!("{key}: other values than {what}"));
             }
             Ok(true)
@@ -286,7 +309,8 @@ impl LoraLayer {
         Some(magnitude.val() / self.lengths(weight)?)
     }
 
-    fn forward(&self, base: &Linear, input: Tensor<3>, dropout: Option<Dropout>) -> Tensor<3> {
+    /// `dropped` is the input after dropout, while training with it.
+    fn forward(&self, base: &Linear, input: Tensor<3>, dropped: Option<Tensor<3>>) -> Tensor<3> {
         let weight = || base.weight.clone();
         let (factors, stretch) = match &self.on {
             On::Embedding(Some(head)) => {
@@ -298,18 +322,17 @@ impl LoraLayer {
                 (LoraFactors { a, b, scale: self.scale }, self.stretch(&base.weight))
             }
         };
-        let output = match (stretch, dropout) {
+        let output = match (stretch, dropped) {
             // One node of the graph, which keeps the input and its narrow product alone.
             (None, None) => lora_linear(input, weight(), factors),
-            (None, Some(dropout)) => {
+            (None, Some(dropped)) => {
                 // The scale goes onto the narrow product.
-                let narrow = matmul_transposed(dropout.apply(input.clone()), factors.a) * factors.scale;
+                let narrow = matmul_transposed(dropped, factors.a) * factors.scale;
                 matmul_transposed(input, weight()) + matmul_transposed(narrow, factors.b)
             }
             (Some(stretch), None) => lora_linear(input, weight(), factors) * stretch.unsqueeze(),
             // What is dropped of the input still passes through the base: W x + (m - 1) W x' + m s B A x', with x' the dropped input.
-            (Some(stretch), Some(dropout)) => {
-                let dropped = dropout.apply(input.clone());
+            (Some(stretch), Some(dropped)) => {
                 let rest = matmul_transposed(input - dropped.clone(), weight());
                 rest + lora_linear(dropped, weight(), factors) * stretch.unsqueeze()
             }
@@ -405,14 +428,9 @@ impl TunedLayer for LoraLayer {
         &self.path
     }
 
-    fn linear(
-        &self,
-        base: &Linear,
-        input: Tensor<3>,
-        _: &LoraShared,
-        dropout: Option<Dropout>,
-    ) -> Tensor<3> {
-        self.forward(base, input, dropout)
+    fn linear(&self, base: &Linear, input: Tensor<3>, _: &LoraShared, dropout: Option<Dropout>) -> Tensor<3> {
+        let dropped = dropout.map(|dropout| dropout.apply(input.clone()));
+        self.forward(base, input, dropped)
     }
 
     fn embed(&self, base: &Embedding, ids: Tensor<2, Int>, _: &LoraShared) -> Tensor<3> {
@@ -467,7 +485,9 @@ impl TunedLayer for LoraLayer {
             tensors.push((format!("{prefix}lora_A.weight"), transposed(&self.lora_b)));
             tensors.push((format!("{prefix}lora_B.weight"), transposed(&self.lora_a)));
             tensors.extend(
-                self.base_copy.as_ref().map(|copy| (format!("{prefix}base_layer.weight"), data(copy.clone()))),
+                self.base_copy
+                    .as_ref()
+                    .map(|copy| (format!("{prefix}base_layer.weight"), data(copy.clone()))),
             );
         }
         let copy = self.base_copy.as_ref();
@@ -625,12 +645,53 @@ fn whole(parts: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{parts, whole};
+    use std::path::Path;
+
+    use burn::module::Param;
+    use burn::tensor::{Device, Tensor, TensorData};
+    use llmkit_core::checkpoint::{Safetensors, TensorSource};
+    use llmkit_core::nn::Linear;
+
+    use super::super::dora;
+    use super::{LoraLayer, On, parts, whole};
 
     #[test]
     fn numbers_survive_in_parts() {
         for value in [0.0, 1.0, -2.5, 3.0 * 2f64.sqrt() / 5f64.sqrt(), 1e-7 / 3.0, 16.0, 123_456.789] {
             assert_eq!(whole(&parts(value)).to_bits(), f64::to_bits(value));
         }
+    }
+
+    #[test]
+    fn dora_drops_as_peft_does() {
+        let path = "tests/fixtures/lowrank/dora-dropout/expected.safetensors";
+        let file = Safetensors::open(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+        let device = Device::flex();
+        let data = |name: &str| TensorData::new(file.read_f32(name).unwrap(), file.info(name).unwrap().shape);
+        let matrix = |name: &str| Tensor::<2>::from_data(data(name), &device);
+        let vector = |name: &str| Tensor::<1>::from_data(data(name), &device);
+        let base = Linear::new("layer", matrix("weight"), Some(vector("bias")));
+        let layer = LoraLayer {
+            lora_a: Param::from_tensor(matrix("lora_A")),
+            lora_b: Param::from_tensor(matrix("lora_B")),
+            lora_b_bias: None,
+            magnitude: Some(Param::from_tensor(vector("magnitude"))),
+            path: "layer".into(),
+            scale: 1.5,
+            on: On::Linear,
+            initial: None,
+            squares: Some(dora::squares(matrix("weight"))),
+            base_copy: None,
+            plus: None,
+        };
+        let input = Tensor::<3>::from_data(data("input"), &device);
+        let [_, _, width] = input.dims();
+        let mask: Vec<f32> = (0..width).map(|i| if i < width / 2 { 2.0 } else { 0.0 }).collect();
+        let mask = Tensor::<1>::from_data(TensorData::new(mask, [width]), &device);
+        let dropped = input.clone() * mask.unsqueeze();
+        let output = layer.forward(&base, input, Some(dropped));
+        let expected = Tensor::<3>::from_data(data("output"), &device);
+        let difference: f32 = (output - expected).abs().max().into_scalar();
+        assert!(difference < 1e-4, "{difference}");
     }
 }
