@@ -40,6 +40,7 @@
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
+//! - [`FullFineTune`]: the whole model, or some of its layers, through the same trainer;
 //! - [`load_adapter`]: whatever method a folder holds;
 //! - [`merge`]: a model with the adapter worked in;
 //! - [`data`]: Alpaca files to examples, examples to batches;
@@ -53,6 +54,7 @@
 pub mod data;
 mod dropout;
 mod error;
+mod full;
 mod layers;
 mod linalg;
 mod load;
@@ -65,6 +67,7 @@ pub mod train;
 
 pub use dropout::Dropout;
 pub use error::{Error, Result};
+pub use full::FullFineTune;
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
     TargetModules, Targets, TokenIndices, TokenRows, TunedLayer,

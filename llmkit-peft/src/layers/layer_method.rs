@@ -33,10 +33,13 @@ pub struct LayerMethod<L: TunedLayer + Module> {
 impl<L: TunedLayer> LayerMethod<L> {
     /// A fresh adapter for `model`, on the model's device. `seed` fixes what is drawn.
     ///
+    /// As under PEFT, the head of a classifier trains whole beside the adapter.
+    ///
     /// # Errors
     /// [`Error::NoTarget`] if `target_modules` or an entry of `modules_to_save` names no layer; [`Error::Config`] for impossible
     /// numbers, patterns that don't compile, and targets of a kind that the method can't act on.
-    pub fn new(model: &dyn Model, config: L::Config, seed: u64) -> Result<Self> {
+    pub fn new(model: &dyn Model, mut config: L::Config, seed: u64) -> Result<Self> {
+        config.scope_mut().complete_for(model);
         Self::build(model, config, seed, Path::new("(the program's configuration)"), None)
     }
 
@@ -133,10 +136,8 @@ impl<L: TunedLayer> LayerMethod<L> {
                 }
                 (false, _) => {}
             }
-            if let Layer::Linear(linear) = layer
-                && (config.bias() == Bias::All || (target && config.bias() == Bias::Targets))
-            {
-                saved.train_bias(linear, target);
+            if config.bias() == Bias::All || (target && config.bias() == Bias::Targets) {
+                saved.train_bias(layer, target);
             }
         });
         if let Some(error) = failed {
@@ -175,6 +176,16 @@ impl<L: TunedLayer> LayerMethod<L> {
     /// The state of the layer of this path, if it is a target.
     pub fn layer(&self, path: &str) -> Option<&L> {
         self.places.get(path).map(|index| &self.layers[*index])
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let tensors = self.tensors().into_iter().map(|named| {
+            let data = named.param.data();
+            (named.key, data)
+        });
+        let copies = self.layers.iter().flat_map(L::copies);
+        let tensors = L::shared_tensors(&self.shared).into_iter().chain(copies).chain(tensors);
+        AdapterFolder::new(folder).write(&self.config.to_json(), tensors)
     }
 
     /// Changes the state of each target.
@@ -261,14 +272,10 @@ impl<L: TunedLayer> Method for LayerMethod<L> {
     }
 
     fn save(&self, folder: &Path) -> Result<()> {
-        let others = self.others().into_iter().map(|named| {
-            let data = named.param.data();
-            (named.key, data)
-        });
-        let of_layers = self.layers.iter().flat_map(L::file_tensors);
-        let tensors = L::shared_tensors(&self.shared).into_iter().chain(of_layers).chain(others);
-        let config = L::file_config(&self.layers, &self.config);
-        AdapterFolder::new(folder).write(&config.to_json(), tensors)
+        match L::for_file(&self.layers, &self.config) {
+            Some((layers, config)) => Self { layers, config, ..self.clone() }.write(folder),
+            None => self.write(folder),
+        }
     }
 
     fn merge_layer(&self, mut layer: LayerMut<'_>) -> Result<bool> {

@@ -10,7 +10,7 @@ use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{AdapterFolder, MethodConfig, Named};
+use super::{MethodConfig, Named};
 use crate::dropout::{Dropout, derive};
 use crate::{Progress, Result};
 
@@ -91,23 +91,14 @@ pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync {
         Vec::new()
     }
 
-    /// What the file holds of the layer, with whole keys: by default, [`tensors`](Self::tensors).
-    fn file_tensors(&self) -> Vec<(String, TensorData<'static>)> {
-        let prefix = format!("{}{}.", AdapterFolder::PREFIX, self.path());
-        self.tensors()
-            .into_iter()
-            .map(|named| (format!("{prefix}{}", named.key), named.param.data()))
-            .collect()
-    }
-
-    /// Whole keys of the file that [`attach`](Self::attach) read beside those of [`tensors`](Self::tensors).
-    fn read_keys(&self) -> Vec<String> {
+    /// What the file holds of the layer besides [`tensors`](Self::tensors), with whole keys: copies of what is known otherwise.
+    fn copies(&self) -> Vec<(String, TensorData<'static>)> {
         Vec::new()
     }
 
-    /// The configuration that belongs to [`file_tensors`](Self::file_tensors): by default, the method's own.
-    fn file_config(_layers: &[Self], config: &Self::Config) -> Self::Config {
-        config.clone()
+    /// Whole keys of the file that [`attach`](Self::attach) has read and checked, if they are there: those of [`copies`](Self::copies).
+    fn read_keys(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Works the state into the layer's weights, so that the layer alone computes the same.
@@ -139,6 +130,11 @@ pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync {
         _progress: &Progress<'_>,
     ) -> Vec<Self> {
         layers
+    }
+
+    /// What the file holds, where it is not the state itself: other layers in the place of these, and another configuration.
+    fn for_file(_layers: &[Self], _config: &Self::Config) -> Option<(Vec<Self>, Self::Config)> {
+        None
     }
 
     /// What else training needs to go on: tensors with the end of their keys.

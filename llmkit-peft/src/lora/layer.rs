@@ -288,6 +288,16 @@ impl LoraLayer {
         }
     }
 
+    /// The same update as an ordinary LoRA: the trained factors and the subtracted ones side by side.
+    fn of_twice_the_rank(&self) -> Self {
+        let Some(Initial { a, b }) = &self.initial else { return self.clone() };
+        let constant = |param: &Param<Tensor<2>>| param.val().without_autodiff();
+        let a = Tensor::cat(vec![constant(&self.lora_a), a.clone()], 0);
+        let b = Tensor::cat(vec![constant(&self.lora_b), b.clone().neg()], 1);
+        let (lora_a, lora_b) = (Param::from_tensor(a), Param::from_tensor(b));
+        Self { lora_a, lora_b, initial: None, ..self.clone() }
+    }
+
     /// The rows whose lengths DoRA sets: in an embedding, the columns.
     fn rows(&self, weight: Tensor<2>) -> Tensor<2> {
         if self.is_embedding() { weight.transpose() } else { weight }
@@ -462,37 +472,21 @@ impl TunedLayer for LoraLayer {
         self.head().map(|head| head.path.clone()).into_iter().collect()
     }
 
-    fn file_tensors(&self) -> Vec<(String, TensorData<'static>)> {
+    fn copies(&self) -> Vec<(String, TensorData<'static>)> {
         let data = |tensor: Tensor<2>| TensorData::from_tensor(tensor.without_autodiff());
-        let prefix = self.prefix();
-        let mut tensors = Vec::new();
-        for Named { key, param, .. } in self.tensors() {
-            let constant = |param: &Param<Tensor<2>>| param.val().without_autodiff();
-            let whole = self.initial.as_ref().and_then(|Initial { a, b }| {
-                if param.id() == self.lora_a.id {
-                    Some(data(Tensor::cat(vec![constant(&self.lora_a), a.clone()], 0)))
-                } else if param.id() == self.lora_b.id {
-                    Some(data(Tensor::cat(vec![constant(&self.lora_b), b.clone().neg()], 1)))
-                } else {
-                    None
-                }
-            });
-            tensors.push((format!("{prefix}{key}"), whole.unwrap_or_else(|| param.data())));
-        }
+        let mut prefixes = vec![self.prefix()];
+        let mut copies = Vec::new();
         if let Some(head) = self.head() {
             let prefix = format!("{}{}.", AdapterFolder::PREFIX, head.path);
-            let transposed = |param: &Param<Tensor<2>>| data(param.val().transpose());
-            tensors.push((format!("{prefix}lora_A.weight"), transposed(&self.lora_b)));
-            tensors.push((format!("{prefix}lora_B.weight"), transposed(&self.lora_a)));
-            tensors.extend(
-                self.base_copy
-                    .as_ref()
-                    .map(|copy| (format!("{prefix}base_layer.weight"), data(copy.clone()))),
-            );
+            copies.push((format!("{prefix}lora_A.weight"), data(self.lora_b.val().transpose())));
+            copies.push((format!("{prefix}lora_B.weight"), data(self.lora_a.val().transpose())));
+            prefixes.push(prefix);
         }
-        let copy = self.base_copy.as_ref();
-        tensors.extend(copy.map(|copy| (format!("{prefix}base_layer.weight"), data(copy.clone()))));
-        tensors
+        if let Some(copy) = &self.base_copy {
+            let keys = prefixes.into_iter().map(|prefix| format!("{prefix}base_layer.weight"));
+            copies.extend(keys.map(|key| (key, data(copy.clone()))));
+        }
+        copies
     }
 
     fn read_keys(&self) -> Vec<String> {
@@ -504,9 +498,13 @@ impl TunedLayer for LoraLayer {
         keys
     }
 
-    fn file_config(layers: &[Self], config: &LoraConfig) -> LoraConfig {
-        let subtracts = config.init.subtracts() && layers.iter().any(|layer| layer.initial.is_some());
-        if subtracts { config.of_twice_the_rank() } else { config.clone() }
+    fn for_file(layers: &[Self], config: &LoraConfig) -> Option<(Vec<Self>, LoraConfig)> {
+        if layers.iter().all(|layer| layer.initial.is_none()) {
+            return None;
+        }
+        // An adapter that goes on from a checkpoint was loaded with the file's configuration.
+        let config = if config.init.subtracts() { config.of_twice_the_rank() } else { config.clone() };
+        Some((layers.iter().map(Self::of_twice_the_rank).collect(), config))
     }
 
     fn merge(&self, layer: LayerMut<'_>, _: &LoraShared) -> Result<()> {
