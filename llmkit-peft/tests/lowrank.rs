@@ -430,7 +430,7 @@ fn eva_finds_what_peft_finds() {
     let lora = eva.into_lora(model.as_ref(), 0).unwrap();
 
     let out = written(&lora);
-    let (theirs, ours) = (config_of("eva"), config(out.path()));
+    let (theirs, ours) = (config_of("eva"), config_value(&lora));
     for field in [
         "init_lora_weights",
         "eva_config",
