@@ -9,7 +9,7 @@ use burn::module::Module;
 use common::method::{Promises, check_method};
 use common::{base, device, examples, largest_difference, logits, some_ids};
 use llmkit_core::NoAdapter;
-use llmkit_core::checkpoint::{Checkpoint, TensorSource};
+use llmkit_core::checkpoint::Checkpoint;
 use llmkit_core::models::{Model, load_causal_lm, load_sequence_classifier};
 use llmkit_core::nn::Layer;
 use llmkit_peft::data::{Label, Labelled};

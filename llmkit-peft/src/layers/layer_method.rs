@@ -69,6 +69,7 @@ impl<L: TunedLayer> LayerMethod<L> {
         file: Option<&dyn TensorSource>,
     ) -> Result<Self> {
         config.validate(origin)?;
+        config.scope().check_absent(L::Config::ABSENT_FIELDS, origin)?;
         let scope = config.scope();
         let model_type = model.config()["model_type"].as_str().unwrap_or_default();
         let targets = scope.targets(L::Config::default_targets(model_type), origin)?;
@@ -268,7 +269,9 @@ impl<L: TunedLayer> Method for LayerMethod<L> {
     }
 
     fn parameter_names(&self) -> Vec<(ParamId, String)> {
-        self.tensors().into_iter().map(|named| (named.param.id(), named.key)).collect()
+        // A tensor without elements (AdaLoRA may leave a layer nothing) is in the file, but can't train.
+        let trained = self.tensors().into_iter().filter(|named| !named.param.shape().contains(&0));
+        trained.map(|named| (named.param.id(), named.key)).collect()
     }
 
     fn save(&self, folder: &Path) -> Result<()> {
