@@ -11,7 +11,7 @@ loftq.safetensors holds a weight, and for one and three iterations what PEFT's l
 eva/ holds the batches, and the components and ranks that PEFT found; loraplus.json the learning rate of each parameter.
 
 Run: python scripts/make_peft_lowrank_fixtures.py
-loftq.safetensors is made only by `... loftq`, which needs bitsandbytes as well.
+Needs bitsandbytes as well. Names of folders, or `loftq`, make only those.
 """
 
 import os
@@ -56,6 +56,7 @@ VARIANTS = {
     "embedding-qwen-tied-regex": (QWEN3, dict(target_modules=r".*(embed_tokens|q_proj)", r=2, lora_alpha=3, ensure_weight_tying=True, merge=False)),
     "embedding-bert": (BERT, dict(target_modules=["word_embeddings", "token_type_embeddings", "query"], r=2, lora_alpha=3)),
     "head-tied": (QWEN3, dict(target_modules=["lm_head"], r=2, lora_alpha=3, merge=False)),
+    "saved-qwen-tied": (QWEN3, dict(target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"], r=2, lora_alpha=3, ensure_weight_tying=True)),
     "tokens-llama": (LLAMA, dict(target_modules=["q_proj"], r=2, lora_alpha=3, trainable_token_indices=[5, 3, 40])),
     "tokens-qwen": (QWEN, dict(target_modules=["v_proj"], r=2, lora_alpha=3, trainable_token_indices={"embed_tokens": [7, 9], "lm_head": [3, 9, 20]}, merge=False)),
     "tokens-tied-dict": (LLAMA, dict(target_modules=["q_proj"], r=2, trainable_token_indices={"embed_tokens": [5, 8], "lm_head": [5, 8]})),
@@ -111,6 +112,10 @@ def randomise(model, seed):
             parameter.add_(0.3 * noise)
         elif name.endswith("bias"):
             parameter.add_(0.3 * noise)
+        elif "embed_tokens.modules_to_save" in name:
+            parameter.add_(0.15 * noise)
+        elif "lm_head.modules_to_save" in name:
+            pass
         else:
             raise SystemExit(f"{name} is trainable, but what is it?")
 
@@ -233,7 +238,7 @@ def eva():
         print(f"  eva {name}: {tuple(component.shape)}")
     save_tensors(
         folder / "expected.safetensors",
-        {"batch.0": batches[0], "batch.1": batches[1], **{f"components.{name}": c for name, c in components.items() if len(c)}},
+        {"batch.0": batches[0], "batch.1": batches[1], **{f"components.{name}": c.float() for name, c in components.items() if len(c)}},
     )
     (folder / "base.txt").write_text(LLAMA + "\n")
     (folder / "adapter_model.safetensors").chmod(0o644)
@@ -275,7 +280,7 @@ def main():
     for seed, (name, (base, arguments)) in enumerate(VARIANTS.items(), start=300):
         if not only or name in only:
             make(name, base, arguments, seed)
-    if only == ["loftq"]:
+    if not only or only == ["loftq"]:
         loftq()
     if not only:
         dora_dropout()

@@ -156,6 +156,7 @@ fixtures! { check {
     an_embedding_and_a_head: "embedding-untied",
     an_embedding_whose_tied_head_follows: "embedding-qwen-tied",
     a_tied_head_that_follows_where_targets_are_a_regex: "embedding-qwen-tied-regex",
+    an_embedding_saved_whole_whose_tied_head_follows: "saved-qwen-tied",
     embeddings_of_bert: "embedding-bert",
     a_tied_head_alone: "head-tied",
     tokens_with_a_tied_head: "tokens-llama",
@@ -314,6 +315,16 @@ fn embeddings_keep_what_methods_promise() {
 }
 
 #[test]
+fn an_embedding_saved_whole_keeps_what_methods_promise_with_its_head() {
+    let scope = Scope::new(Targets::names(["q_proj"])).with_modules_to_save(["embed_tokens"]);
+    check_promises(LoraConfig::new(scope.clone()).with_weight_tying(true));
+    check_promises(LoraConfig::new(scope));
+    let head = Scope::new(Targets::names(["q_proj"])).with_modules_to_save(["lm_head"]);
+    let error = Lora::new(llama().as_ref(), LoraConfig::new(head).with_weight_tying(true), 0).unwrap_err();
+    assert!(error.to_string().contains("embed_tokens"), "{error}");
+}
+
+#[test]
 fn single_tokens_keep_what_methods_promise() {
     check_promises(some_layers().with_trainable_tokens([3, 4, 5, 20]));
 }
@@ -381,21 +392,44 @@ fn tokens_and_factors_that_can_not_be_are_refused() {
 }
 
 #[test]
-fn a_copy_of_another_base_is_refused() {
-    let copy = tempfile::tempdir().unwrap();
-    for file in ["adapter_config.json", "adapter_model.safetensors"] {
-        std::fs::copy(folder("embedding-llama").join(file), copy.path().join(file)).unwrap();
+fn copies_that_are_none_are_refused() {
+    // The first tensor of each file by name is a copy: of the base's, or of the embedding's.
+    for (fixture, key) in [
+        ("embedding-llama", "embed_tokens.base_layer.weight"),
+        ("embedding-qwen-tied", "lm_head.base_layer.weight"),
+        ("saved-qwen-tied", "lm_head.weight"),
+    ] {
+        let copy = tempfile::tempdir().unwrap();
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            std::fs::copy(folder(fixture).join(file), copy.path().join(file)).unwrap();
+        }
+        let path = copy.path().join("adapter_model.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize + 8;
+        bytes[header + 3] ^= 0x80;
+        std::fs::write(&path, bytes).unwrap();
+        let Err(Error::Adapter { mismatched, .. }) = Lora::load(Base::of(fixture).model(), copy.path())
+        else {
+            panic!("loaded an adapter of another base");
+        };
+        assert!(mismatched[0].contains(key), "{mismatched:?}");
     }
-    let path = copy.path().join("adapter_model.safetensors");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize + 8;
-    // The first tensor by name is the copy of the embedding.
-    bytes[header + 3] ^= 0x80;
-    std::fs::write(&path, bytes).unwrap();
-    let Err(Error::Adapter { mismatched, .. }) = Lora::load(llama().as_ref(), copy.path()) else {
-        panic!("loaded an adapter of another base");
+}
+
+#[test]
+fn a_hostile_rank_takes_no_memory() {
+    let copy = tempfile::tempdir().unwrap();
+    let file = "adapter_model.safetensors";
+    std::fs::copy(folder("dora-embedding").join(file), copy.path().join(file)).unwrap();
+    let mut config = config_of("dora-embedding");
+    config["r"] = Value::from(65536);
+    config["lora_alpha"] = Value::from(1);
+    std::fs::write(copy.path().join("adapter_config.json"), config.to_string()).unwrap();
+    let Err(Error::Adapter { mismatched, .. }) = Lora::load(Base::of("dora-embedding").model(), copy.path())
+    else {
+        panic!("loaded an adapter of another rank");
     };
-    assert!(mismatched[0].contains("embed_tokens.base_layer.weight"), "{mismatched:?}");
+    assert_eq!(mismatched.len(), 6, "{mismatched:?}");
 }
 
 #[test]

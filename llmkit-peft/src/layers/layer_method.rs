@@ -58,6 +58,7 @@ impl<L: TunedLayer> LayerMethod<L> {
         let shared = L::shared_tensors(&method.shared).into_iter().map(|(key, _)| key);
         let mut read: Vec<_> = shared.filter(|key| file.info(key).is_some()).collect();
         read.extend(method.layers.iter().flat_map(L::read_keys));
+        read.extend(method.saved.read_copies(&file)?);
         AdapterFolder::fill(method.clone(), &method.tensors(), &read, &file)
     }
 
@@ -74,6 +75,9 @@ impl<L: TunedLayer> LayerMethod<L> {
         let model_type = model.config()["model_type"].as_str().unwrap_or_default();
         let targets = scope.targets(L::Config::default_targets(model_type), origin)?;
         let mut saved = SavedLayers::new(model, &scope.modules_to_save)?;
+        if config.ensure_weight_tying() {
+            saved = saved.tied(model, origin)?;
+        }
         let tokens = TokenRows::new(model, config.trainable_tokens(), config.ensure_weight_tying(), origin)?;
         let shared = L::shared(model, &config, seed, file)?;
         let device = model.device();
@@ -184,7 +188,7 @@ impl<L: TunedLayer> LayerMethod<L> {
             let data = named.param.data();
             (named.key, data)
         });
-        let copies = self.layers.iter().flat_map(L::copies);
+        let copies = self.layers.iter().flat_map(L::copies).chain(self.saved.copies());
         let tensors = L::shared_tensors(&self.shared).into_iter().chain(copies).chain(tensors);
         AdapterFolder::new(folder).write(&self.config.to_json(), tensors)
     }

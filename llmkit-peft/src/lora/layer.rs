@@ -202,9 +202,13 @@ impl LoraLayer {
         attach: &Attach<'_, LoraShared>,
     ) -> Result<Self> {
         if config.use_dora {
-            self.squares = Some(dora::squares(self.rows(weight.clone())));
-            let lengths = self.lengths(&weight).expect("the squares are there");
-            self.magnitude = Some(Param::from_tensor(lengths));
+            let squares = dora::squares(self.rows(weight.clone()));
+            self.squares = Some(squares.clone());
+            let lengths = match attach.file {
+                Some(_) => Some(squares),
+                None => self.lengths(&weight),
+            };
+            self.magnitude = lengths.map(Param::from_tensor);
         }
         if let Some(file) = attach.file {
             self.read_copies(weight, file)?;
@@ -605,7 +609,8 @@ fn parameters(
 ) -> (Tensor<2>, Tensor<2>) {
     match factors {
         Some(factors) => (tensor(factors.a, device), tensor(factors.b, device)),
-        None => (zeros(a, device), zeros(b, device)),
+        // Of the right shape, but of one number: a hostile configuration may ask for any rank.
+        None => (zeros([1, 1], device).expand(a), zeros([1, 1], device).expand(b)),
     }
 }
 
