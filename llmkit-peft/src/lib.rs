@@ -67,6 +67,7 @@ mod full;
 mod ia3;
 mod init_weights;
 mod layers;
+mod linalg;
 mod ln_tuning;
 mod load;
 mod loha;
@@ -101,13 +102,15 @@ pub use boft::{Boft, BoftConfig, BoftLayer};
 pub use init_weights::InitWeights;
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
-    TargetModules, Targets, TunedLayer,
+    TargetModules, Targets, TokenIndices, TokenRows, TunedLayer,
 };
 pub use ln_tuning::{LnTuning, LnTuningConfig, LnTuningLayer};
 pub use load::load_adapter;
 pub use loha::{Loha, LohaConfig, LohaLayer};
 pub use lokr::{InitLokr, Lokr, LokrConfig, LokrLayer};
-pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, Sizes};
+pub use lora::{
+    Eva, EvaConfig, InitLora, Lora, LoraConfig, LoraLayer, LoraPlus, LoraShared, Sizes, eva_lora, loftq,
+};
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
 pub use oft::{Oft, OftConfig, OftLayer, Transform};
