@@ -72,7 +72,7 @@ pub fn evaluate_batch(model: &dyn CausalLm, adapter: &dyn Adapter, batch: &Batch
 
 fn forward(model: &dyn CausalLm, adapter: &dyn Adapter, batch: &Batch) -> Tensor<3> {
     let hidden = model.embed(batch.ids.clone(), adapter);
-    let positions = model.positions(&[0], hidden.dims()[1], None);
+    let positions = model.positions(&[adapter.prefix_len()], hidden.dims()[1], None);
     (0..model.num_blocks())
         .fold(hidden, |hidden, index| model.block(index, hidden, &positions, None, adapter))
 }
@@ -103,7 +103,7 @@ fn recomputing<A: PeftModule>(
     let frozen = adapter.valid();
 
     let embedded = model.embed(batch.ids.clone(), &frozen);
-    let positions = model.positions(&[0], embedded.dims()[1], None);
+    let positions = model.positions(&[adapter.prefix_len()], embedded.dims()[1], None);
     let mut inputs = Vec::with_capacity(model.num_blocks());
     let mut hidden = embedded;
     for index in 0..model.num_blocks() {
