@@ -29,6 +29,14 @@ pub enum Error {
         /// The last parts of the paths of the model's layers.
         available: Vec<String>,
     },
+    /// The method is more than other weights.
+    #[error("{kind} can't be merged into a model's weights: {reason}; keep the adapter beside the model")]
+    NotMergeable {
+        /// What its file calls the method.
+        kind: String,
+        /// Why not.
+        reason: String,
+    },
     /// An adapter's file and its configuration (or the base model) disagree. All disagreements are listed.
     #[error(
         "{} does not fit this base model and its adapter_config.json: missing [{}], unknown [{}], of another shape [{}]; \
