@@ -59,6 +59,7 @@ mod lora;
 mod merge;
 mod method;
 mod parameters;
+mod prompts;
 mod summary;
 pub mod train;
 
@@ -72,4 +73,10 @@ pub use load::load_adapter;
 pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, Sizes};
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
+pub use prompts::{
+    Learned, LearnedTensor, MultitaskPrompt, MultitaskPromptTuning, MultitaskPromptTuningConfig,
+    MultitaskPromptTuningInit, PTuning, PTuningConfig, ParamSource, Prefix, PrefixInit, PrefixTuning,
+    PrefixTuningConfig, Prompt, PromptConfig, PromptEncoder, PromptEncoderKind, PromptMethod, PromptScope,
+    PromptSizes, PromptTuning, PromptTuningConfig, PromptTuningInit, Start,
+};
 pub use summary::{ParameterSummary, trainable_parameters};
