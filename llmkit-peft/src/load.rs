@@ -30,7 +30,11 @@ pub fn load_adapter(model: &dyn Model, folder: impl AsRef<Path>) -> Result<Box<d
         Some("PROMPT_TUNING") => Box::new(PromptTuning::load(model, folder)?),
         _ => {
             let found = config["peft_type"].to_string();
-            return Err(wrong("peft_type", "a method that llmkit has: LORA, MULTITASK_PROMPT_TUNING, P_TUNING, PREFIX_TUNING, PROMPT_TUNING", found));
+            return Err(wrong(
+                "peft_type",
+                "a method that llmkit has: LORA, MULTITASK_PROMPT_TUNING, P_TUNING, PREFIX_TUNING, PROMPT_TUNING",
+                found,
+            ));
         }
     })
 }

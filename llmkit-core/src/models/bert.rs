@@ -268,7 +268,8 @@ impl Encoder for Bert {
         let words = adapter.prompt(adapter.embed(&self.word_embeddings, ids.clone()));
         let [_, seq, _] = words.dims();
         let device = ids.device();
-        let positions = adapter.embed(&self.position_embeddings, self.position_ids(ids, seq, adapter.prefix_len()));
+        let positions =
+            adapter.embed(&self.position_embeddings, self.position_ids(ids, seq, adapter.prefix_len()));
         let types = self.token_type_embeddings.as_ref().map(|table| {
             let types = match token_types {
                 None => Tensor::zeros([1, seq], &device),

@@ -237,7 +237,8 @@ impl PromptSizes {
     /// # Errors
     /// [`Error::Config`] if the blocks differ in the length of their keys, or can't be told.
     pub fn of_keys(model: &dyn Model, origin: &Path) -> Result<Self> {
-        let unknown = || unfit(origin, "num_attention_heads", "a model whose configuration says how many heads it has");
+        let unknown =
+            || unfit(origin, "num_attention_heads", "a model whose configuration says how many heads it has");
         let num_heads = heads(model).ok_or_else(unknown)?;
         let key_heads = match &model.config()["num_key_value_heads"] {
             Value::Null => num_heads,

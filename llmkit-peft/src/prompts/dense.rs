@@ -32,8 +32,7 @@ impl Dense {
         source: &mut ParamSource<'_>,
     ) -> Vec<Self> {
         let start = if zero { Start::Zeros } else { Start::Uniform((d_input as f64).powf(-0.5)) };
-        let weights =
-            source.params(&format!("{path}.weight"), [d_output, d_input], count, 0, start.clone());
+        let weights = source.params(&format!("{path}.weight"), [d_output, d_input], count, 0, start.clone());
         let biases = source.params(&format!("{path}.bias"), [d_output], count, 0, start);
         weights.into_iter().zip(biases).map(|(weight, bias)| Self { weight, bias }).collect()
     }

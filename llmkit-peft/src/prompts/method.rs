@@ -139,7 +139,8 @@ fn saved_layers(model: &dyn Model, config: &impl PromptConfig) -> Result<SavedLa
     let mut names: Vec<String> = Vec::new();
     for name in &config.scope().modules_to_save {
         let optional = HEADS.contains(&name.as_str());
-        if names.contains(name) || (optional && SavedLayers::new(model, std::slice::from_ref(name)).is_err()) {
+        if names.contains(name) || (optional && SavedLayers::new(model, std::slice::from_ref(name)).is_err())
+        {
             continue;
         }
         names.push(name.clone());

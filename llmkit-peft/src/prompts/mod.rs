@@ -15,7 +15,9 @@ mod source;
 pub use config::{PromptConfig, PromptScope, PromptSizes};
 pub use learned::{Learned, LearnedTensor};
 pub use method::PromptMethod;
-pub use multitask::{MultitaskPrompt, MultitaskPromptTuning, MultitaskPromptTuningConfig, MultitaskPromptTuningInit};
+pub use multitask::{
+    MultitaskPrompt, MultitaskPromptTuning, MultitaskPromptTuningConfig, MultitaskPromptTuningInit,
+};
 pub use p_tuning::{PTuning, PTuningConfig, PromptEncoder, PromptEncoderKind};
 pub use prefix_tuning::{Prefix, PrefixInit, PrefixTuning, PrefixTuningConfig};
 pub use prompt_tuning::{Prompt, PromptTuning, PromptTuningConfig, PromptTuningInit};

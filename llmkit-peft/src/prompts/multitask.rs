@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::config::in_range;
 use super::method::PROGRAM;
 use super::prompt_tuning::text_ids;
-use super::{Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start};
+use super::{
+    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start,
+};
 use crate::{Dropout, Error, Result};
 
 /// Multitask prompt tuning (Wang et al. 2023, <https://arxiv.org/abs/2303.02861>): the prompt of a task is one that all tasks share, times
@@ -162,7 +164,8 @@ struct Source {
 
 impl Source {
     fn new(config: &MultitaskPromptTuningConfig) -> Result<Self> {
-        let fresh = Self { embeddings: Start::Normal(1.0), cols: Start::Normal(0.02), rows: Start::Normal(0.02) };
+        let fresh =
+            Self { embeddings: Start::Normal(1.0), cols: Start::Normal(0.02), rows: Start::Normal(0.02) };
         Ok(match config.init {
             MultitaskPromptTuningInit::Random => fresh,
             MultitaskPromptTuningInit::Text => Self { embeddings: Start::Text, ..fresh },
@@ -172,7 +175,12 @@ impl Source {
             }
             MultitaskPromptTuningInit::AverageSourceTasks | MultitaskPromptTuningInit::ExactSourceTask => {
                 if config.tasks != 1 {
-                    return Err(wrong(config, "num_tasks", "1, as the source gives one task's factors", &config.tasks));
+                    return Err(wrong(
+                        config,
+                        "num_tasks",
+                        "1, as the source gives one task's factors",
+                        &config.tasks,
+                    ));
                 }
                 let factors = |key: &str| -> Result<Start> {
                     let (shape, values) = trained(config, key)?;
@@ -205,10 +213,9 @@ impl Source {
 /// The shape and values of a tensor of the prompts from which new ones start.
 fn trained(config: &MultitaskPromptTuningConfig, key: &str) -> Result<(Vec<usize>, Vec<f32>)> {
     let field = "prompt_tuning_init_state_dict_path";
-    let path = config
-        .init_path
-        .as_ref()
-        .ok_or_else(|| wrong(config, field, "the file of trained prompts (set it by `with_source`)", &"null"))?;
+    let path = config.init_path.as_ref().ok_or_else(|| {
+        wrong(config, field, "the file of trained prompts (set it by `with_source`)", &"null")
+    })?;
     let file = Safetensors::open(path)?;
     let info = file.info(key).ok_or_else(|| Error::Adapter {
         path: path.clone(),
@@ -250,7 +257,11 @@ fn wrong(
 impl Learned for MultitaskPrompt {
     type Config = MultitaskPromptTuningConfig;
 
-    fn make(config: &MultitaskPromptTuningConfig, source: &mut ParamSource<'_>, _encoder: bool) -> Result<Self> {
+    fn make(
+        config: &MultitaskPromptTuningConfig,
+        source: &mut ParamSource<'_>,
+        _encoder: bool,
+    ) -> Result<Self> {
         let shape @ [tokens, hidden] = config.scope.vectors();
         let start = match source.is_fresh() {
             true => Source::new(config)?,

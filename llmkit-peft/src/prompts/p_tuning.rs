@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::config::in_range;
 use super::dense::Dense;
 use super::lstm::BiLstm;
-use super::{Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start};
+use super::{
+    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start,
+};
 use crate::{Dropout, Error, Result};
 
 /// P-tuning (Liu et al. 2021, <https://arxiv.org/abs/2103.10385>): learned vectors before the embedded tokens, which a small network
@@ -163,9 +165,10 @@ impl PromptEncoder {
             Some(lstm) => lstm.forward(read, dropout),
             None => read,
         };
-        self.mlp_head.iter().enumerate().fold(read, |x, (index, dense)| {
-            dense.forward(if index == 0 { x } else { relu(x) })
-        })
+        self.mlp_head
+            .iter()
+            .enumerate()
+            .fold(read, |x, (index, dense)| dense.forward(if index == 0 { x } else { relu(x) }))
     }
 }
 

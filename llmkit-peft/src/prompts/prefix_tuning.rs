@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::config::in_range;
 use super::dense::Dense;
-use super::{Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start};
+use super::{
+    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start,
+};
 use crate::Result;
 
 /// Prefix tuning (Li and Liang 2021, <https://arxiv.org/abs/2101.00190>): learned keys and values before those of every block. Without
@@ -70,9 +72,9 @@ impl<'de> Deserialize<'de> for PrefixInit {
         match Option::<String>::deserialize(deserializer)?.as_deref() {
             None => Ok(Self::Random),
             Some("zero") => Ok(Self::Zero),
-            Some(other) => {
-                Err(serde::de::Error::custom(format!("init_weights: expected null or \"zero\", found {other:?}")))
-            }
+            Some(other) => Err(serde::de::Error::custom(format!(
+                "init_weights: expected null or \"zero\", found {other:?}"
+            ))),
         }
     }
 }

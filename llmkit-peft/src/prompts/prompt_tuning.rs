@@ -6,7 +6,9 @@ use llmkit_core::Tokenizer;
 use llmkit_core::models::Model;
 use serde::{Deserialize, Serialize};
 
-use super::{Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start};
+use super::{
+    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start,
+};
 use crate::{Dropout, Error, Result};
 
 /// Prompt tuning (Lester et al. 2021, <https://arxiv.org/abs/2104.08691>): learned vectors before the embedded tokens.

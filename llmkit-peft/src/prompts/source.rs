@@ -24,7 +24,12 @@ pub struct ParamSource<'a> {
 
 enum Kind<'a> {
     Fresh(Fresh<'a>),
-    File { file: &'a dyn TensorSource, taken: BTreeSet<String>, missing: Vec<String>, mismatched: Vec<String> },
+    File {
+        file: &'a dyn TensorSource,
+        taken: BTreeSet<String>,
+        missing: Vec<String>,
+        mismatched: Vec<String>,
+    },
 }
 
 struct Fresh<'a> {
@@ -62,11 +67,7 @@ impl<'a> ParamSource<'a> {
     }
 
     /// Reads from `file` onto `device`. `read` are keys of the file that are read otherwise.
-    pub fn file(
-        file: &'a dyn TensorSource,
-        read: impl IntoIterator<Item = String>,
-        device: &Device,
-    ) -> Self {
+    pub fn file(file: &'a dyn TensorSource, read: impl IntoIterator<Item = String>, device: &Device) -> Self {
         let taken = read.into_iter().collect();
         let kind = Kind::File { file, taken, missing: Vec::new(), mismatched: Vec::new() };
         Self { device: device.clone(), kind, error: None }
@@ -169,7 +170,11 @@ impl Fresh<'_> {
             Start::Values(values) if values.len() == len => values,
             Start::Values(values) => {
                 let found = format!("{} values", values.len());
-                return Err(self.wrong("prompt_tuning_init_state_dict_path", &format!("{len} values"), found));
+                return Err(self.wrong(
+                    "prompt_tuning_init_state_dict_path",
+                    &format!("{len} values"),
+                    found,
+                ));
             }
             Start::Text => {
                 let Some(text) = self.text else {
@@ -214,9 +219,9 @@ impl Fresh<'_> {
         let ids: Vec<i32> = ids.iter().cycle().take(count).map(|id| *id as i32).collect();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &table.device());
         let vectors = table.select(0, ids) * self.model.embedding_scale();
-        vectors.try_into_vec_as::<f32>().map_err(|error| {
-            self.wrong(field, "an embedding that can be read", error.to_string())
-        })
+        vectors
+            .try_into_vec_as::<f32>()
+            .map_err(|error| self.wrong(field, "an embedding that can be read", error.to_string()))
     }
 
     fn wrong(&self, field: &str, expected: &str, found: String) -> Error {
