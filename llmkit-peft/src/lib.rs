@@ -40,6 +40,7 @@
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
+//! - [`PromptTuning`], [`PTuning`], [`PrefixTuning`], [`MultitaskPromptTuning`]: learned positions before the sequence;
 //! - [`load_adapter`]: whatever method a folder holds;
 //! - [`merge`]: a model with the adapter worked in;
 //! - [`data`]: Alpaca files to examples, examples to batches;

@@ -12,14 +12,16 @@ use burn::tensor::{Int, Tensor};
 use common::method::{Promises, check_method};
 use common::{Expected, base, device, fixtures, ids, largest_difference, logits, values};
 use llmkit_core::checkpoint::{Checkpoint, Safetensors, TensorSource};
+use llmkit_core::engine::{Engine, EngineConfig};
 use llmkit_core::generate::{
     BatchRequest, GenerationConfig, NextToken, NextTokens, TextDecoder, generate, generate_batch,
 };
+use llmkit_core::models::Pretrained;
 use llmkit_core::models::{
     CachedModel, CausalLm, Model, load_causal_lm, load_encoder, load_sequence_classifier,
     load_token_classifier,
 };
-use llmkit_core::{Adapter, NoAdapter, Tokenizer};
+use llmkit_core::{Adapter, ChatRequest, Message, NoAdapter, Tokenizer};
 use llmkit_peft::data::{Label, Labelled};
 use llmkit_peft::train::{Silent, TrainConfig, Trainer};
 use llmkit_peft::{
@@ -697,4 +699,51 @@ fn learned_positions_count_as_context() {
         next.feed(&tokens[1..], &mut Vec::new()).unwrap();
         assert_eq!(next.row_position(0), limit);
     }
+}
+
+/// An engine goes on from what it remembers of a conversation; with a prompt or prefix in front, it answers as one that remembers
+/// nothing.
+#[test]
+fn an_engine_reuses_conversations_behind_learned_positions() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../llmkit-core/tests/fixtures/llama/gguf/model.gguf");
+    let pretrained = || Pretrained::load(&path, &device()).unwrap();
+    let model = pretrained().model;
+    let prompt = PromptTuning::new(model.as_ref(), PromptTuningConfig::new(3), 0).unwrap();
+    let prefix = PrefixTuning::new(model.as_ref(), PrefixTuningConfig::new(3), 0).unwrap();
+    let config = |name: &str| {
+        EngineConfig::new(name)
+            .with_adapter("prompt", Arc::new(prompt.clone()))
+            .with_adapter("prefix", Arc::new(prefix.clone()))
+    };
+    let engine = Engine::start(pretrained(), config("remembers")).unwrap();
+    let fresh = Engine::start(pretrained(), config("forgets").with_remembered(0)).unwrap();
+    // Drawn by chance, so that an answer shows all of the distribution.
+    let request = |adapter: Option<&str>| ChatRequest {
+        max_tokens: Some(8),
+        temperature: Some(1.0),
+        seed: Some(3),
+        adapter: adapter.map(str::to_owned),
+        ..ChatRequest::new(vec![Message::user("What is a harbor?")])
+    };
+    for adapter in ["prompt", "prefix"] {
+        let mut talk = request(Some(adapter));
+        let ask = |talk: &ChatRequest| {
+            let answer = engine.chat_blocking(talk.clone()).unwrap();
+            assert_eq!(answer.message, fresh.chat_blocking(talk.clone()).unwrap().message, "{adapter}");
+            answer
+        };
+        let first = ask(&talk);
+        talk.messages.extend([first.message, Message::user("Say more.")]);
+        let second = ask(&talk);
+        assert!(second.usage.cached_tokens >= first.usage.prompt_tokens, "{adapter}: {:?}", second.usage);
+        // Another branch, cut out of what is remembered.
+        talk.messages[2] = Message::user("Stop.");
+        assert!(ask(&talk).usage.cached_tokens >= first.usage.prompt_tokens, "{adapter}");
+    }
+    // Without them the model says something else.
+    let answers = [None, Some("prompt"), Some("prefix")]
+        .map(|adapter| fresh.chat_blocking(request(adapter)).unwrap().message);
+    assert_ne!(answers[0], answers[1]);
+    assert_ne!(answers[0], answers[2]);
 }
