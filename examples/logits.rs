@@ -23,7 +23,7 @@ struct Args {
     /// The model: a Hugging Face folder or a .gguf file.
     #[arg(long)]
     model: PathBuf,
-    /// An adapter on top of it: a folder as PEFT saves it.
+    /// An adapter on top of it, of any method: a folder as PEFT or AdapterHub saves it.
     #[arg(long)]
     adapter: Option<PathBuf>,
     /// The token ids, with commas between them.
@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let model = load_causal_lm(&Checkpoint::open(&args.model)?, &device)?;
     let loaded = args.adapter.map(|folder| load_adapter(model.as_ref(), folder)).transpose()?;
     let adapter: &dyn Adapter = match &loaded {
-        Some(loaded) => loaded.as_ref(),
+        Some(method) => method.as_ref(),
         None => &NoAdapter,
     };
 
