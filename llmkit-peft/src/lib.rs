@@ -41,6 +41,7 @@
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
 //! - [`Bottleneck`] and [`BottleneckConfig`]: the adapters of Houlsby, Pfeiffer and He, and Compacter, in AdapterHub's files;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
+//! - [`PromptTuning`], [`PTuning`], [`PrefixTuning`], [`MultitaskPromptTuning`]: learned positions before the sequence;
 //! - [`FullFineTune`]: the whole model, or some of its layers, through the same trainer;
 //! - [`Loha`], [`Lokr`]: updates made of element-wise and Kronecker products; [`Oft`], [`Boft`]: rotations of what a layer reads;
 //! - [`AdaLora`]: LoRA whose ranks compete for a budget; [`Vera`]: vectors between random matrices that all layers share;
@@ -77,6 +78,7 @@ mod merge;
 mod method;
 mod oft;
 mod parameters;
+mod prompts;
 mod random;
 mod rank_patterns;
 pub mod reparam;
@@ -114,6 +116,12 @@ pub use lora::{
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
 pub use oft::{Oft, OftConfig, OftLayer, Transform};
+pub use prompts::{
+    Learned, LearnedTensor, MultitaskPrompt, MultitaskPromptTuning, MultitaskPromptTuningConfig,
+    MultitaskPromptTuningInit, PTuning, PTuningConfig, ParamSource, Prefix, PrefixInit, PrefixTuning,
+    PrefixTuningConfig, Prompt, PromptConfig, PromptEncoder, PromptEncoderKind, PromptMethod, PromptScope,
+    PromptSizes, PromptTuning, PromptTuningConfig, PromptTuningInit, Start,
+};
 pub use rank_patterns::RankPatterns;
 pub use summary::{ParameterSummary, trainable_parameters};
 pub use vera::{Projections, Vera, VeraConfig, VeraLayer};
