@@ -35,13 +35,17 @@ pub trait Adapter: Send + Sync {
         base.forward(input)
     }
 
-    /// The output of an attention or feed-forward sublayer, before it joins the residual stream; `input` is what the
-    /// sublayer (with its normalisation) read.
+    /// Joins the `output` of an attention or feed-forward sublayer to the residual stream, from which the sublayer (with its
+    /// normalisation, in models that normalise before) read `residual`. `norm` acts on the sum in models that normalise after.
     ///
     /// # Shapes
     /// `[batch, seq, hidden]`, all.
-    fn after_sublayer(&self, _site: Site, output: Tensor<3>, _input: &Tensor<3>) -> Tensor<3> {
-        output
+    fn join(&self, _site: Site, output: Tensor<3>, residual: Tensor<3>, norm: Option<&Norm>) -> Tensor<3> {
+        let sum = output + residual;
+        match norm {
+            Some(norm) => self.norm(norm, sum),
+            None => sum,
+        }
     }
 
     /// Keys and values that precede the sequence in `layer`, as prefix tuning learns them.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Int, Tensor, TensorData};
 use llmkit_core::checkpoint::{Checkpoint, Safetensors, TensorSource};
 use llmkit_core::models::{
-    Encoder, load_encoder, load_masked_lm, load_sequence_classifier, load_token_classifier,
+    Encoder, Model, load_encoder, load_masked_lm, load_sequence_classifier, load_token_classifier,
 };
 use llmkit_core::nn::{Embedding, KeyValue, Layer, LayerMut, Linear, Norm};
 use llmkit_core::{Adapter, Device, Error, NoAdapter};

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
 use super::encoder::{attend, first};
 use super::encoder_config::{activation, divides};
-use super::{ConfigReader, Encoder, Extent};
+use super::{ConfigReader, Encoder, Extent, Model};
 use crate::Result;
 use crate::adapter::{Adapter, Site, Sublayer};
 use crate::nn::{Activation, Embedding, KeyValue, Layer, LayerMut, Linear, Norm, NormConfig, Weights};
@@ -197,17 +197,48 @@ impl Bert {
     }
 }
 
-impl Encoder for Bert {
+impl Model for Bert {
     fn config(&self) -> &Value {
         &self.config
     }
 
-    fn hidden_size(&self) -> usize {
-        self.word_embeddings.weight.dims()[1]
-    }
-
     fn num_blocks(&self) -> usize {
         self.blocks.len()
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
+        see(Layer::Embedding(&self.word_embeddings));
+        see(Layer::Embedding(&self.position_embeddings));
+        if let Some(types) = &self.token_type_embeddings {
+            see(Layer::Embedding(types));
+        }
+        see(Layer::Norm(&self.embeddings_norm));
+        for block in &self.blocks {
+            for linear in [&block.query, &block.key, &block.value, &block.attention_output] {
+                see(Layer::Linear(linear));
+            }
+            see(Layer::Norm(&block.attention_norm));
+            see(Layer::Linear(&block.intermediate));
+            see(Layer::Linear(&block.output));
+            see(Layer::Norm(&block.output_norm));
+        }
+        if let Some(pooler) = &self.pooler {
+            see(Layer::Linear(pooler));
+        }
+    }
+
+    fn device(&self) -> Device {
+        self.word_embeddings().weight.device()
+    }
+
+    fn head_path(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Encoder for Bert {
+    fn hidden_size(&self) -> usize {
+        self.word_embeddings.weight.dims()[1]
     }
 
     fn max_positions(&self) -> usize {
@@ -264,39 +295,17 @@ impl Encoder for Bert {
         let value = adapter.linear(&block.value, hidden.clone()).reshape(heads);
         let attended = attend(index, query, KeyValue { key, value }, extent, None, adapter);
         let attended = adapter.linear(&block.attention_output, attended.reshape([batch, seq, width]));
-        let attended = adapter.after_sublayer(site(Sublayer::Attention), attended, &hidden);
-        let hidden = adapter.norm(&block.attention_norm, attended + hidden);
+        let norm = Some(&block.attention_norm);
+        let hidden = adapter.join(site(Sublayer::Attention), attended, hidden, norm);
 
         let transformed = self.activation.apply(adapter.linear(&block.intermediate, hidden.clone()));
         let transformed = adapter.linear(&block.output, transformed);
-        let transformed = adapter.after_sublayer(site(Sublayer::Mlp), transformed, &hidden);
-        adapter.norm(&block.output_norm, transformed + hidden)
+        adapter.join(site(Sublayer::Mlp), transformed, hidden, Some(&block.output_norm))
     }
 
     fn pooled(&self, hidden: Tensor<3>, adapter: &dyn Adapter) -> Option<Tensor<2>> {
         let pooler = self.pooler.as_ref()?;
         Some(adapter.linear(pooler, first(hidden)).tanh().squeeze_dim(1))
-    }
-
-    fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
-        see(Layer::Embedding(&self.word_embeddings));
-        see(Layer::Embedding(&self.position_embeddings));
-        if let Some(types) = &self.token_type_embeddings {
-            see(Layer::Embedding(types));
-        }
-        see(Layer::Norm(&self.embeddings_norm));
-        for block in &self.blocks {
-            for linear in [&block.query, &block.key, &block.value, &block.attention_output] {
-                see(Layer::Linear(linear));
-            }
-            see(Layer::Norm(&block.attention_norm));
-            see(Layer::Linear(&block.intermediate));
-            see(Layer::Linear(&block.output));
-            see(Layer::Norm(&block.output_norm));
-        }
-        if let Some(pooler) = &self.pooler {
-            see(Layer::Linear(pooler));
-        }
     }
 
     fn with_layers(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<dyn Encoder> {

@@ -1,30 +1,21 @@
-use std::fmt::Debug;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
+use super::Model;
 use crate::adapter::Adapter;
-use crate::nn::{KvCache, Layer, LayerCache, LayerMut, Positions};
+use crate::nn::{KvCache, LayerCache, LayerMut, Positions};
 
 /// A decoder-only language model, taken apart so that training can go block by block: `embed`, then each `block`, then `head`.
 ///
 /// Models are immutable; fine-tuning methods act through the [`Adapter`] that every call takes. The input may belong to an autodiff
 /// device or not: weights are constants either way.
-pub trait CausalLm: Debug + Send + Sync {
-    /// The configuration as its `config.json` holds it, fields that llmkit doesn't know included.
-    fn config(&self) -> &serde_json::Value;
-
-    /// How many blocks there are.
-    fn num_blocks(&self) -> usize;
-
+pub trait CausalLm: Model {
     /// How many tokens the output head scores.
     fn vocab_size(&self) -> usize;
 
     /// The longest sequence that the model was made for, in tokens.
     fn max_positions(&self) -> usize;
-
-    /// The device that holds the weights, without autodiff.
-    fn device(&self) -> Device;
 
     /// Prepares for `len` positions from each sequence's start on; one start stands for all sequences. Only the first `counts[b]` of
     /// them are real in sequence `b`, all where there are no counts.
@@ -48,7 +39,7 @@ pub trait CausalLm: Debug + Send + Sync {
     /// `[batch, seq, hidden]`, both.
     ///
     /// # Panics
-    /// If `index` is not below [`CausalLm::num_blocks`].
+    /// If `index` is not below [`Model::num_blocks`].
     fn block(
         &self,
         index: usize,
@@ -63,12 +54,6 @@ pub trait CausalLm: Debug + Send + Sync {
     /// # Shapes
     /// `[batch, seq, hidden]` to `[batch, seq, vocab]`.
     fn head(&self, hidden: Tensor<3>, adapter: &dyn Adapter) -> Tensor<3>;
-
-    /// Whether the output head is the embedding's own tensor.
-    fn is_tied(&self) -> bool;
-
-    /// Shows every layer, in the checkpoint's order. A tied head is shown as well, as the linear layer that it acts as.
-    fn visit(&self, see: &mut dyn FnMut(Layer<'_>));
 
     /// A copy of the model in which `edit` has changed those layers for which it says true; the copy shares all other tensors.
     ///

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
-use super::CausalLm;
+use super::{CausalLm, Model};
 use crate::adapter::{Adapter, Site, Sublayer};
 use crate::nn::{
     Attention, Embedding, Layer, LayerCache, LayerMut, Linear, MixtureOfExperts, Mlp, Norm, Positions, Rope,
@@ -113,7 +113,7 @@ impl DecoderBlock {
     }
 }
 
-impl CausalLm for Decoder {
+impl Model for Decoder {
     fn config(&self) -> &Value {
         &self.config
     }
@@ -122,16 +122,33 @@ impl CausalLm for Decoder {
         self.blocks.len()
     }
 
+    fn device(&self) -> Device {
+        self.embed_tokens.weight.device()
+    }
+
+    fn is_tied(&self) -> bool {
+        self.head.tied
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
+        see(Layer::Embedding(&self.embed_tokens));
+        self.blocks.iter().for_each(|block| block.visit(see));
+        see(Layer::Norm(&self.norm));
+        see(Layer::Linear(&self.head.lm_head));
+    }
+
+    fn head_path(&self) -> Option<&str> {
+        Some(self.head.lm_head.path())
+    }
+}
+
+impl CausalLm for Decoder {
     fn vocab_size(&self) -> usize {
         self.head.lm_head.d_output()
     }
 
     fn max_positions(&self) -> usize {
         self.max_positions
-    }
-
-    fn device(&self) -> Device {
-        self.embed_tokens.weight.device()
     }
 
     fn positions(&self, starts: &[usize], len: usize, counts: Option<Arc<[usize]>>) -> Positions {
@@ -170,26 +187,15 @@ impl CausalLm for Decoder {
         let input = adapter.norm(&block.before_attention, hidden.clone());
         let attended = block.attention.forward(input, positions, cache, adapter);
         let attended = after(&block.after_attention, attended);
-        let hidden = adapter.after_sublayer(site(Sublayer::Attention), attended, &hidden) + hidden;
+        let hidden = adapter.join(site(Sublayer::Attention), attended, hidden, None);
 
         let input = adapter.norm(&block.before_mlp, hidden.clone());
         let transformed = after(&block.after_mlp, block.mlp.forward(input, adapter));
-        adapter.after_sublayer(site(Sublayer::Mlp), transformed, &hidden) + hidden
+        adapter.join(site(Sublayer::Mlp), transformed, hidden, None)
     }
 
     fn head(&self, hidden: Tensor<3>, adapter: &dyn Adapter) -> Tensor<3> {
         adapter.linear(&self.head.lm_head, adapter.norm(&self.norm, hidden))
-    }
-
-    fn is_tied(&self) -> bool {
-        self.head.tied
-    }
-
-    fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
-        see(Layer::Embedding(&self.embed_tokens));
-        self.blocks.iter().for_each(|block| block.visit(see));
-        see(Layer::Norm(&self.norm));
-        see(Layer::Linear(&self.head.lm_head));
     }
 
     fn with_layers(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<dyn CausalLm> {

@@ -1,11 +1,11 @@
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::Model;
 use crate::adapter::Adapter;
 use crate::kernels::{self, AttentionOptions, Row};
-use crate::nn::{Embedding, KeyValue, Layer, LayerMut, RopeTable};
+use crate::nn::{Embedding, KeyValue, LayerMut, RopeTable};
 
 /// Where the sequences of a batch end and how their positions turn; made once a pass by [`Encoder::extent`], read by every block.
 #[derive(Debug, Clone)]
@@ -24,15 +24,9 @@ pub struct Extent {
 ///
 /// A batch holds sequences of different lengths, padded on the right. What the padding is does not matter; the vectors at padded
 /// positions mean nothing.
-pub trait Encoder: Debug + Send + Sync {
-    /// The configuration as its `config.json` holds it, fields that llmkit doesn't know included.
-    fn config(&self) -> &serde_json::Value;
-
+pub trait Encoder: Model {
     /// The length of each token's vector.
     fn hidden_size(&self) -> usize;
-
-    /// How many blocks there are.
-    fn num_blocks(&self) -> usize;
 
     /// The longest sequence that the model can read, in tokens.
     fn max_positions(&self) -> usize;
@@ -46,11 +40,6 @@ pub trait Encoder: Debug + Send + Sync {
     /// How many tokens the model knows.
     fn vocab_size(&self) -> usize {
         self.word_embeddings().weight.dims()[0]
-    }
-
-    /// The device that holds the weights, without autodiff.
-    fn device(&self) -> Device {
-        self.word_embeddings().weight.device()
     }
 
     /// Prepares for a batch whose sequences are `lengths` long, padded to `seq`.
@@ -76,7 +65,7 @@ pub trait Encoder: Debug + Send + Sync {
     /// `[batch, seq, hidden]`, both.
     ///
     /// # Panics
-    /// If `index` is not below [`num_blocks`](Self::num_blocks).
+    /// If `index` is not below [`num_blocks`](Model::num_blocks).
     fn block(&self, index: usize, hidden: Tensor<3>, extent: &Extent, adapter: &dyn Adapter) -> Tensor<3>;
 
     /// What follows the last block: a normalisation, in models that normalise before their sublayers.
@@ -94,9 +83,6 @@ pub trait Encoder: Debug + Send + Sync {
     fn pooled(&self, _hidden: Tensor<3>, _adapter: &dyn Adapter) -> Option<Tensor<2>> {
         None
     }
-
-    /// Shows every layer, in the order in which they act.
-    fn visit(&self, see: &mut dyn FnMut(Layer<'_>));
 
     /// A copy of the model in which `edit` has changed those layers for which it says true; the copy shares all other tensors.
     fn with_layers(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<dyn Encoder>;

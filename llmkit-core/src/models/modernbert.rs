@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Value, json};
 
 use super::encoder::attend;
 use super::encoder_config::{activation, divides};
-use super::{ConfigReader, Encoder, Extent};
+use super::{ConfigReader, Encoder, Extent, Model};
 use crate::Result;
 use crate::adapter::{Adapter, Site, Sublayer};
 use crate::nn::{
@@ -224,17 +224,43 @@ impl ModernBertConfig {
     }
 }
 
-impl Encoder for ModernBert {
+impl Model for ModernBert {
     fn config(&self) -> &Value {
         &self.config
     }
 
-    fn hidden_size(&self) -> usize {
-        self.tok_embeddings.weight.dims()[1]
-    }
-
     fn num_blocks(&self) -> usize {
         self.blocks.len()
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
+        see(Layer::Embedding(&self.tok_embeddings));
+        see(Layer::Norm(&self.embeddings_norm));
+        for block in &self.blocks {
+            if let Some(norm) = &block.attn_norm {
+                see(Layer::Norm(norm));
+            }
+            see(Layer::Linear(&block.wqkv));
+            see(Layer::Linear(&block.attention_wo));
+            see(Layer::Norm(&block.mlp_norm));
+            see(Layer::Linear(&block.wi));
+            see(Layer::Linear(&block.mlp_wo));
+        }
+        see(Layer::Norm(&self.final_norm));
+    }
+
+    fn device(&self) -> Device {
+        self.word_embeddings().weight.device()
+    }
+
+    fn head_path(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Encoder for ModernBert {
+    fn hidden_size(&self) -> usize {
+        self.tok_embeddings.weight.dims()[1]
     }
 
     fn max_positions(&self) -> usize {
@@ -284,33 +310,17 @@ impl Encoder for ModernBert {
         let window = block.local.then_some(self.window);
         let attended = attend(index, rope.apply(part(0)), seen, extent, window, adapter);
         let attended = adapter.linear(&block.attention_wo, attended.reshape([batch, seq, width]));
-        let hidden = adapter.after_sublayer(site(Sublayer::Attention), attended, &hidden) + hidden;
+        let hidden = adapter.join(site(Sublayer::Attention), attended, hidden, None);
 
         let both = adapter.linear(&block.wi, adapter.norm(&block.mlp_norm, hidden.clone()));
         let wide = block.mlp_wo.d_input();
         let gated = self.activation.gate(both.clone().narrow(2, 0, wide), both.narrow(2, wide, wide));
         let transformed = adapter.linear(&block.mlp_wo, gated);
-        adapter.after_sublayer(site(Sublayer::Mlp), transformed, &hidden) + hidden
+        adapter.join(site(Sublayer::Mlp), transformed, hidden, None)
     }
 
     fn finish(&self, hidden: Tensor<3>, adapter: &dyn Adapter) -> Tensor<3> {
         adapter.norm(&self.final_norm, hidden)
-    }
-
-    fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
-        see(Layer::Embedding(&self.tok_embeddings));
-        see(Layer::Norm(&self.embeddings_norm));
-        for block in &self.blocks {
-            if let Some(norm) = &block.attn_norm {
-                see(Layer::Norm(norm));
-            }
-            see(Layer::Linear(&block.wqkv));
-            see(Layer::Linear(&block.attention_wo));
-            see(Layer::Norm(&block.mlp_norm));
-            see(Layer::Linear(&block.wi));
-            see(Layer::Linear(&block.mlp_wo));
-        }
-        see(Layer::Norm(&self.final_norm));
     }
 
     fn with_layers(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<dyn Encoder> {

@@ -1,6 +1,6 @@
 use super::{Embedding, Linear, Norm};
 
-/// One of a model's layers, as [`CausalLm::visit`](crate::models::CausalLm::visit) shows them.
+/// One of a model's layers, as [`Model::visit`](crate::models::Model::visit) shows them.
 #[derive(Debug, Clone, Copy)]
 pub enum Layer<'a> {
     /// A linear layer.

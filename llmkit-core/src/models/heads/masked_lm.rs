@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
 use super::Transform;
 use crate::adapter::Adapter;
-use crate::models::Encoder;
+use crate::models::{Encoder, Model};
 use crate::nn::{Layer, LayerMut, Linear};
 
 /// An encoder with a head that scores, at each position, which token stands there: what `*ForMaskedLM` computes.
@@ -23,16 +23,6 @@ impl MaskedLm {
     /// The encoder under the head.
     pub fn encoder(&self) -> &Arc<dyn Encoder> {
         &self.encoder
-    }
-
-    /// The configuration as its `config.json` holds it.
-    pub fn config(&self) -> &Value {
-        &self.config
-    }
-
-    /// Whether the last layer's weight is the table of word embeddings.
-    pub fn is_tied(&self) -> bool {
-        self.tied
     }
 
     /// The scores of every token at every position; the arguments are those of [`Encoder::forward`].
@@ -60,13 +50,6 @@ impl MaskedLm {
         adapter.linear(&self.decoder, self.transform.forward(hidden, adapter))
     }
 
-    /// Shows every layer, the encoder's first. A tied last layer is shown as well, as the linear layer that it acts as.
-    pub fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
-        self.encoder.visit(see);
-        self.transform.visit(see);
-        see(Layer::Linear(&self.decoder));
-    }
-
     /// A copy in which `edit` has changed those layers for which it says true; the copy shares all other tensors.
     ///
     /// Where a tied embedding or last layer changes, the two part, and the copy's configuration says so.
@@ -87,5 +70,33 @@ impl MaskedLm {
             model.config["tie_word_embeddings"] = Value::Bool(false);
         }
         model
+    }
+}
+
+impl Model for MaskedLm {
+    fn config(&self) -> &Value {
+        &self.config
+    }
+
+    fn num_blocks(&self) -> usize {
+        self.encoder.num_blocks()
+    }
+
+    fn device(&self) -> Device {
+        self.encoder.device()
+    }
+
+    fn head_path(&self) -> Option<&str> {
+        Some(self.decoder.path())
+    }
+
+    fn is_tied(&self) -> bool {
+        self.tied
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
+        self.encoder.visit(see);
+        self.transform.visit(see);
+        see(Layer::Linear(&self.decoder));
     }
 }

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
+use serde_json::Value;
 
 use super::Transform;
 use crate::adapter::Adapter;
-use crate::models::Encoder;
 use crate::models::encoder::{first, mask};
+use crate::models::{Encoder, Model};
 use crate::nn::{Layer, LayerMut, Linear};
 
 /// An encoder with a head that scores each sequence: what `*ForSequenceClassification` computes.
@@ -73,15 +74,6 @@ impl SequenceClassifier {
         adapter.linear(&self.output, pooled).squeeze_dim(1)
     }
 
-    /// Shows every layer, the encoder's first.
-    pub fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
-        self.encoder.visit(see);
-        if let Pooling::First(transform) | Pooling::Mean(transform) = &self.pooling {
-            transform.visit(see);
-        }
-        see(Layer::Linear(&self.output));
-    }
-
     /// A copy in which `edit` has changed those layers for which it says true; the copy shares all other tensors.
     pub fn with_layers(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Self {
         let mut model = self.clone();
@@ -91,5 +83,31 @@ impl SequenceClassifier {
         }
         edit(LayerMut::Linear(&mut model.output));
         model
+    }
+}
+
+impl Model for SequenceClassifier {
+    fn config(&self) -> &Value {
+        self.encoder.config()
+    }
+
+    fn num_blocks(&self) -> usize {
+        self.encoder.num_blocks()
+    }
+
+    fn device(&self) -> Device {
+        self.encoder.device()
+    }
+
+    fn head_path(&self) -> Option<&str> {
+        Some(self.output.path())
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(Layer<'_>)) {
+        self.encoder.visit(see);
+        if let Pooling::First(transform) | Pooling::Mean(transform) = &self.pooling {
+            transform.visit(see);
+        }
+        see(Layer::Linear(&self.output));
     }
 }

@@ -1,0 +1,69 @@
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde_json::Value;
+
+use super::{CausalLm, Encoder, MaskedLm, SequenceClassifier, TokenClassifier};
+use crate::nn::{Layer, LayerMut};
+
+/// What every model can say of itself, whatever it computes: all that a fine-tuning method needs to attach to it.
+pub trait Model: Debug + Send + Sync {
+    /// The configuration as its `config.json` holds it, fields that llmkit doesn't know included.
+    fn config(&self) -> &Value;
+
+    /// How many blocks there are.
+    fn num_blocks(&self) -> usize;
+
+    /// The device that holds the weights, without autodiff.
+    fn device(&self) -> Device;
+
+    /// The path of the layer whose scores are the model's result, if it has one: `lm_head`, or a classifier's last layer.
+    fn head_path(&self) -> Option<&str>;
+
+    /// Whether the head is the embedding's own tensor.
+    fn is_tied(&self) -> bool {
+        false
+    }
+
+    /// Shows every layer, in the checkpoint's order. A tied head is shown as well, as the linear layer that it acts as.
+    fn visit(&self, see: &mut dyn FnMut(Layer<'_>));
+}
+
+/// A model of which a copy with other weights can be made.
+pub trait Editable: Model {
+    /// A copy in which `edit` has changed those layers for which it says true; the copy shares all other tensors.
+    ///
+    /// Where a tied embedding or head changes, the two part, and the copy's configuration says so.
+    fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self>;
+}
+
+impl Editable for dyn CausalLm {
+    fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self> {
+        self.with_layers(edit)
+    }
+}
+
+impl Editable for dyn Encoder {
+    fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self> {
+        self.with_layers(edit)
+    }
+}
+
+impl Editable for MaskedLm {
+    fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self> {
+        Arc::new(self.with_layers(edit))
+    }
+}
+
+impl Editable for SequenceClassifier {
+    fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self> {
+        Arc::new(self.with_layers(edit))
+    }
+}
+
+impl Editable for TokenClassifier {
+    fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self> {
+        Arc::new(self.with_layers(edit))
+    }
+}
