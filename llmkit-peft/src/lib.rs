@@ -52,6 +52,7 @@
 pub mod data;
 mod dropout;
 mod error;
+mod linalg;
 mod lora;
 mod merge;
 mod module;

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{InitLora, Sizes};
 use crate::dropout::dropout;
+use crate::linalg::normal;
 
 /// The update of one linear layer: `scale * B A x`, where the base computes `W x`.
 #[derive(Module, Debug)]
@@ -102,14 +103,4 @@ pub(crate) fn layer_rng(seed: u64, path: &str) -> ChaCha8Rng {
 
 fn uniform(len: usize, bound: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-bound..bound) as f32).collect()
-}
-
-/// Box and Muller's method (1958).
-fn normal(len: usize, std: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    (0..len)
-        .map(|_| {
-            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-            (std * radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()) as f32
-        })
-        .collect()
 }
