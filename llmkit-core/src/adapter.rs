@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use burn::tensor::{Int, Tensor};
 
 use crate::nn::{Embedding, KeyValue, Linear, Norm};
@@ -59,6 +61,12 @@ pub trait Adapter: Send + Sync {
     /// `[batch, seq, hidden]` to `[batch, prompt + seq, hidden]`.
     fn prompt(&self, embeddings: Tensor<3>) -> Tensor<3> {
         embeddings
+    }
+
+    /// The adapter for a batch whose row `i` is what row `parents[i]` was; none where an adapter treats all rows alike. Generation asks
+    /// when rows end or branch.
+    fn select(&self, _parents: &[usize]) -> Option<Arc<dyn Adapter>> {
+        None
     }
 }
 
