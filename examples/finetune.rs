@@ -16,7 +16,7 @@ use llmkit_core::models::{Pretrained, SaveOptions, save_model};
 use llmkit_core::{Device, NoAdapter};
 use llmkit_peft::data::{AlpacaRow, Encoder, Example, Overlong, read_alpaca};
 use llmkit_peft::train::{Recompute, TrainConfig, Trainer, evaluate};
-use llmkit_peft::{Lora, LoraConfig, PeftModule, Targets, merge, trainable_parameters};
+use llmkit_peft::{Lora, LoraConfig, Method, Targets, merge, trainable_parameters};
 
 #[path = "support/answers.rs"]
 mod answers;
@@ -142,7 +142,7 @@ fn main() -> Result<ExitCode> {
         println!("held-out loss: {loss_before:.3} before, {loss_after:.3} after");
     }
     if let Some(folder) = &args.merged {
-        save_model(merge(base.model.as_ref(), &lora).as_ref(), folder, SaveOptions::default())?;
+        save_model(merge(base.model.as_ref(), &lora)?.as_ref(), folder, SaveOptions::default())?;
         base.save_tokenizer(folder)?;
         println!("merged model in {}", folder.display());
     }
@@ -185,7 +185,7 @@ fn lora_config(args: &Args) -> LoraConfig {
     };
     let mut config =
         LoraConfig::new(targets).with_rank(args.rank).with_alpha(args.alpha).with_dropout(args.dropout);
-    config.base_model_name_or_path = Some(
+    config.scope.base_model_name_or_path = Some(
         args.model.as_ref().map_or_else(|| model::DEFAULT.to_owned(), |model| model.display().to_string()),
     );
     config

@@ -29,6 +29,14 @@ pub enum Error {
         /// The last parts of the paths of the model's layers.
         available: Vec<String>,
     },
+    /// The method is more than other weights.
+    #[error("{kind} can't be merged into a model's weights: {reason}; keep the adapter beside the model")]
+    NotMergeable {
+        /// What its file calls the method.
+        kind: String,
+        /// Why not.
+        reason: String,
+    },
     /// An adapter's file and its configuration (or the base model) disagree. All disagreements are listed.
     #[error(
         "{} does not fit this base model and its adapter_config.json: missing [{}], unknown [{}], of another shape [{}]; \
@@ -93,6 +101,26 @@ pub enum Error {
         /// The layer.
         path: String,
         /// Why.
+        reason: String,
+    },
+    /// A set of adapters has no adapter of a name, or has one already.
+    #[error("adapter `{name}`: expected {expected}; there are: {}", if known.is_empty() { "none".into() } else { known.join(", ") })]
+    AdapterName {
+        /// The name.
+        name: String,
+        /// What would be accepted.
+        expected: &'static str,
+        /// The names that the set has.
+        known: Vec<String>,
+    },
+    /// Adapters that can't act together.
+    #[error("{} cannot act together on {place}: {reason}", adapters.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and "))]
+    Together {
+        /// Their names.
+        adapters: Vec<String>,
+        /// Where they would.
+        place: String,
+        /// Why they can't.
         reason: String,
     },
     /// A training checkpoint can't be resumed.

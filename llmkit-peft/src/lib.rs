@@ -6,7 +6,7 @@
 //! use llmkit_core::Device;
 //! use llmkit_peft::data::Example;
 //! use llmkit_peft::train::{Silent, TrainConfig, Trainer};
-//! use llmkit_peft::{Lora, LoraConfig, PeftModule, Targets, trainable_parameters};
+//! use llmkit_peft::{Lora, LoraConfig, Method, Targets, trainable_parameters};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../llmkit-core/tests/fixtures/llama/gqa-tied");
@@ -30,7 +30,7 @@
 //! // A folder that Python's PEFT loads, and we do.
 //! trainer.into_adapter().save(out)?;
 //! let lora = Lora::load(model.as_ref(), out)?;
-//! let merged = llmkit_peft::merge(model.as_ref(), &lora);
+//! let merged = llmkit_peft::merge(model.as_ref(), &lora)?;
 //! # assert_eq!(merged.num_blocks(), model.num_blocks());
 //! # Ok(())
 //! # }
@@ -39,7 +39,9 @@
 //! # Map
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
-//! - [`PeftModule`]: what a method is; implement it for one of your own;
+//! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
+//! - [`load_adapter`]: whatever method a folder holds;
+//! - [`AdapterSet`]: several adapters by name, to switch between; [`StackedAdapters`] together, [`RowAdapters`] one for each row;
 //! - [`merge`]: a model with the adapter worked in;
 //! - [`data`]: Alpaca files to examples, examples to batches;
 //! - [`train`]: losses and gradients, the optimizer, the trainer with its checkpoints.
@@ -52,18 +54,26 @@
 pub mod data;
 mod dropout;
 mod error;
+mod layers;
 mod linalg;
+mod load;
 mod lora;
 mod merge;
-mod module;
+mod method;
 mod parameters;
+mod several;
 mod summary;
-mod targets;
 pub mod train;
 
+pub use dropout::Dropout;
 pub use error::{Error, Result};
-pub use lora::{Bias, InitLora, Lora, LoraConfig, Sizes};
+pub use layers::{
+    AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
+    TargetModules, Targets, TunedLayer,
+};
+pub use load::load_adapter;
+pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, Sizes};
 pub use merge::merge;
-pub use module::PeftModule;
+pub use method::{Method, PeftModule, Progress};
+pub use several::{AdapterSet, Effect, Place, RowAdapters, StackedAdapters};
 pub use summary::{ParameterSummary, trainable_parameters};
-pub use targets::{TargetModules, Targets};

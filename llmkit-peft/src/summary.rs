@@ -1,6 +1,6 @@
 use std::fmt;
 
-use llmkit_core::models::CausalLm;
+use llmkit_core::models::Model;
 
 use crate::{PeftModule, parameters};
 
@@ -34,10 +34,10 @@ impl fmt::Display for ParameterSummary {
 
 /// Counts what trains. The summary displays as the line that PEFT's `print_trainable_parameters` prints.
 #[doc(alias = "print_trainable_parameters")]
-pub fn trainable_parameters(model: &dyn CausalLm, adapter: &impl PeftModule) -> ParameterSummary {
+pub fn trainable_parameters(model: &dyn Model, adapter: &impl PeftModule) -> ParameterSummary {
     let mut base = 0;
     model.visit(&mut |layer| {
-        if !(model.is_tied() && layer.path() == "lm_head") {
+        if !(model.is_tied() && Some(layer.path()) == model.head_path()) {
             base += layer.num_parameters();
         }
     });

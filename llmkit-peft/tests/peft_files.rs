@@ -9,25 +9,25 @@ use common::{Expected, base, fixtures, ids, largest_difference, logits, tensors}
 use llmkit_core::NoAdapter;
 use llmkit_core::checkpoint::{Checkpoint, Safetensors, TensorSource};
 use llmkit_core::models::{SaveOptions, load_causal_lm, save_model};
-use llmkit_peft::{Error, Lora, PeftModule, merge};
+use llmkit_peft::{Error, Lora, Method, load_adapter, merge};
 use serde_json::Value;
 
 fn check(variant: &str, subfolder: &str) {
     let folder = fixtures().join("peft").join(variant);
     let model = base(std::fs::read_to_string(folder.join("base.txt")).unwrap().trim());
     let adapter = folder.join(subfolder);
-    let lora = Lora::load(model.as_ref(), &adapter).unwrap();
+    let lora = load_adapter(model.as_ref(), &adapter).unwrap();
 
     let expected = Expected::open(folder.join("expected.safetensors"));
     let (values, shape) = expected.ints("input_ids");
     let input = ids(&values, shape);
-    let adapted = logits(model.as_ref(), input.clone(), &lora);
+    let adapted = logits(model.as_ref(), input.clone(), lora.as_ref());
     let difference = largest_difference(&adapted, &expected.floats("logits"));
     assert!(difference < 1e-4, "{variant}: logits differ by {difference}");
     let plain = logits(model.as_ref(), input.clone(), &NoAdapter);
     assert!(largest_difference(&plain, &adapted) > 1e-2, "{variant}: the fixture's adapter does nothing");
 
-    let merged = merge(model.as_ref(), &lora);
+    let merged = merge(model.as_ref(), lora.as_ref()).unwrap();
     let merged_logits = logits(merged.as_ref(), input.clone(), &NoAdapter);
     let difference = largest_difference(&merged_logits, &expected.floats("merged_logits"));
     assert!(difference < 1e-4, "{variant}: merged logits differ by {difference}");

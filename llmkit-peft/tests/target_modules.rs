@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::{base, fixtures};
-use llmkit_peft::{Lora, LoraConfig};
+use llmkit_peft::{Lora, LoraConfig, MethodConfig};
 use serde_json::{Value, json};
 
 #[test]

@@ -17,14 +17,14 @@ use common::{
     tensors,
 };
 use llmkit_core::models::CausalLm;
-use llmkit_core::nn::{Embedding, Linear};
+use llmkit_core::nn::{Embedding, LayerMut, Linear};
 use llmkit_core::{Adapter, NoAdapter};
 use llmkit_peft::data::{Batch, Example};
 use llmkit_peft::train::{
     AdamW, AdamWConfig, Decay, Gradients, Observer, Recompute, Schedule, Silent, StepOptions, StepReport,
     TrainConfig, Trainer, evaluate, loss_and_gradients,
 };
-use llmkit_peft::{Bias, Error, Lora, LoraConfig, PeftModule, Targets, trainable_parameters};
+use llmkit_peft::{Bias, Error, Lora, LoraConfig, Method, PeftModule, Scope, Targets, trainable_parameters};
 
 fn by_name(adapter: &impl PeftModule, gradients: &Gradients) -> BTreeMap<String, Vec<f32>> {
     let read = |id| common::values(gradients.get(id).unwrap().clone());
@@ -124,7 +124,11 @@ fn assert_close(a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>, 
 fn recomputed_gradients_equal_ordinary_ones() {
     let model = base("head-dim-bias");
     let config =
-        all_linear().with_dropout(0.3).with_bias(Bias::All).with_modules_to_save(["embed_tokens", "norm"]);
+        LoraConfig::new(Scope::new(Targets::AllLinear).with_modules_to_save(["embed_tokens", "norm"]))
+            .with_rank(4)
+            .with_alpha(6.0)
+            .with_dropout(0.3)
+            .with_bias(Bias::All);
     let lora = random_lora(model.as_ref(), config).train().with_dropout_seed(Some(11));
     let examples = examples(5, 90);
     let rows: Vec<_> = examples.iter().collect();
@@ -409,19 +413,29 @@ impl Adapter for WithIdle {
     }
 }
 
-impl PeftModule for WithIdle {
+impl Method for WithIdle {
+    fn kind(&self) -> &str {
+        "IDLE"
+    }
+
     fn parameter_names(&self) -> Vec<(ParamId, String)> {
         let mut names = self.lora.parameter_names();
         names.push((self.idle.id, "idle".into()));
         names
     }
 
-    fn with_dropout_seed(self, seed: Option<u64>) -> Self {
-        Self { lora: self.lora.with_dropout_seed(seed), ..self }
-    }
-
     fn save(&self, folder: &Path) -> llmkit_peft::Result<()> {
         self.lora.save(folder)
+    }
+
+    fn merge_layer(&self, layer: LayerMut<'_>) -> llmkit_peft::Result<bool> {
+        self.lora.merge_layer(layer)
+    }
+}
+
+impl PeftModule for WithIdle {
+    fn with_dropout_seed(self, seed: Option<u64>) -> Self {
+        Self { lora: self.lora.with_dropout_seed(seed), ..self }
     }
 }
 

@@ -91,7 +91,14 @@ impl Engine {
                 reason: format!("its thread cannot be started: {error}"),
             })?;
         Ok(Self {
-            shared: Arc::new(Shared { name, queue, adapters, jobs: Some(jobs), stopping, thread: Some(thread) }),
+            shared: Arc::new(Shared {
+                name,
+                queue,
+                adapters,
+                jobs: Some(jobs),
+                stopping,
+                thread: Some(thread),
+            }),
         })
     }
 

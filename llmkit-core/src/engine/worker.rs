@@ -51,12 +51,13 @@ impl Worker {
             }
             let Job { request, adapter, events } = job;
             // What a job leaves behind if it panics is a conversation that is not remembered.
-            let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&request, adapter?, &events))).unwrap_or_else(|panic| {
-                let reason = panic.downcast_ref::<String>().map(String::as_str);
-                let reason = reason.or_else(|| panic.downcast_ref::<&str>().copied());
-                let reason = format!("it panicked: {}", reason.unwrap_or("no reason given"));
-                Err(Error::Model { model: self.name.clone(), reason })
-            });
+            let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&request, adapter?, &events)))
+                .unwrap_or_else(|panic| {
+                    let reason = panic.downcast_ref::<String>().map(String::as_str);
+                    let reason = reason.or_else(|| panic.downcast_ref::<&str>().copied());
+                    let reason = format!("it panicked: {}", reason.unwrap_or("no reason given"));
+                    Err(Error::Model { model: self.name.clone(), reason })
+                });
             // It fails when the caller has gone, to whom it then makes no difference.
             let _ = events.send(answer.map(ChatEvent::Done));
         }

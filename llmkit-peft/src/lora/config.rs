@@ -2,10 +2,13 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::targets::{Indices, Patterns, TargetFields, compile_pattern, lookup_pattern};
-use crate::{Error, Result, TargetModules, Targets};
+use crate::layers::{
+    Bias, MethodConfig, Scope, as_integer_if_whole, as_integers_if_whole, compile_pattern, lookup_pattern,
+    null_as_default,
+};
+use crate::{Error, Result};
 
 /// How a LoRA is shaped: PEFT's `LoraConfig`, and what an `adapter_config.json` of type `LORA` holds.
 ///
@@ -17,12 +20,9 @@ use crate::{Error, Result, TargetModules, Targets};
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoraConfig {
-    /// The linear layers to act on; default PEFT's choice for the architecture.
-    #[serde(default = "Targets::model_default")]
-    pub target_modules: Targets,
-    /// Layers to leave out again.
-    #[serde(default)]
-    pub exclude_modules: Option<Targets>,
+    /// The layers to act on, and what trains whole beside them.
+    #[serde(flatten)]
+    pub scope: Scope,
     /// The rank `r` of the update; default 8.
     #[serde(rename = "r", default = "default_rank")]
     pub rank: usize,
@@ -50,37 +50,6 @@ pub struct LoraConfig {
     /// Other alphas for layers whose path ends in a match of the key.
     #[serde(default, deserialize_with = "null_as_default", serialize_with = "as_integers_if_whole")]
     pub alpha_pattern: IndexMap<String, f64>,
-    /// Act on these blocks only.
-    #[serde(default)]
-    pub(crate) layers_to_transform: Option<Indices>,
-    /// What blocks are called where `layers_to_transform` is set, such as `layers`.
-    #[serde(default)]
-    pub(crate) layers_pattern: Option<Patterns>,
-    /// Layers that are trained whole and saved along, such as `lm_head`.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub modules_to_save: Vec<String>,
-    /// The base model's name, for other programs.
-    #[serde(default)]
-    pub base_model_name_or_path: Option<String>,
-    /// What the model is for; default `CAUSAL_LM`.
-    #[serde(default)]
-    pub task_type: Option<String>,
-    /// Fields that llmkit doesn't act on; they are written back as they came.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
-}
-
-/// Which biases train along with a LoRA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Bias {
-    /// None.
-    #[default]
-    None,
-    /// Every bias of the model.
-    All,
-    /// Those of the layers that the LoRA acts on.
-    LoraOnly,
 }
 
 /// How a LoRA's factors start. In every form the adapter begins as the identity, but for [`InitLora::Random`].
@@ -104,31 +73,11 @@ pub struct Sizes {
     pub scale: f64,
 }
 
-/// Fields under which the same files mean another computation, with the value that means nothing special.
-const MUST_BE_NEUTRAL: [&str; 15] = [
-    "alora_invocation_tokens",
-    "arrow_config",
-    "fan_in_fan_out",
-    "kasa_config",
-    "layer_replication",
-    "lora_ga_config",
-    "megatron_config",
-    "monteclora_config",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_bdlora",
-    "use_dora",
-    "use_qalora",
-    "velora_config",
-    "corda_config",
-];
-
 impl LoraConfig {
-    /// A LoRA of rank 8 and alpha 8 on `target_modules`.
-    pub fn new(target_modules: Targets) -> Self {
+    /// A LoRA of rank 8 and alpha 8 on these layers.
+    pub fn new(scope: impl Into<Scope>) -> Self {
         Self {
-            target_modules,
-            exclude_modules: None,
+            scope: scope.into(),
             rank: default_rank(),
             alpha: default_alpha(),
             dropout: 0.0,
@@ -138,12 +87,6 @@ impl LoraConfig {
             init: InitLora::Default,
             rank_pattern: IndexMap::new(),
             alpha_pattern: IndexMap::new(),
-            layers_to_transform: None,
-            layers_pattern: None,
-            modules_to_save: Vec::new(),
-            base_model_name_or_path: None,
-            task_type: Some("CAUSAL_LM".into()),
-            other: Map::new(),
         }
     }
 
@@ -189,70 +132,54 @@ impl LoraConfig {
         self
     }
 
-    /// Acts on these blocks only.
-    pub fn with_layers_to_transform(self, layers: impl IntoIterator<Item = usize>) -> Self {
-        Self { layers_to_transform: Some(Indices::Many(layers.into_iter().collect())), ..self }
+    /// A function from a layer's path to its rank and scale.
+    pub(crate) fn sizes(&self, origin: &Path) -> Result<impl Fn(&str) -> Sizes + use<>> {
+        let ranks = compile_pattern(self.rank_pattern.iter().map(|(k, v)| (k, *v)), "rank_pattern", origin)?;
+        let alphas =
+            compile_pattern(self.alpha_pattern.iter().map(|(k, v)| (k, *v)), "alpha_pattern", origin)?;
+        let (rank, alpha, use_rslora) = (self.rank, self.alpha, self.use_rslora);
+        Ok(move |path: &str| {
+            let rank = lookup_pattern(&ranks, path).copied().unwrap_or(rank);
+            let alpha = lookup_pattern(&alphas, path).copied().unwrap_or(alpha);
+            let divisor = if use_rslora { (rank as f64).sqrt() } else { rank as f64 };
+            Sizes { rank, scale: alpha / divisor }
+        })
+    }
+}
+
+impl MethodConfig for LoraConfig {
+    const PEFT_TYPE: &'static str = "LORA";
+    const MUST_BE_NEUTRAL: &'static [&'static str] = &[
+        "alora_invocation_tokens",
+        "arrow_config",
+        "corda_config",
+        "fan_in_fan_out",
+        "kasa_config",
+        "layer_replication",
+        "lora_ga_config",
+        "megatron_config",
+        "monteclora_config",
+        "target_parameters",
+        "trainable_token_indices",
+        "use_bdlora",
+        "use_dora",
+        "use_qalora",
+        "velora_config",
+    ];
+
+    fn scope(&self) -> &Scope {
+        &self.scope
     }
 
-    /// Trains these layers whole and saves them along.
-    pub fn with_modules_to_save<S: Into<String>>(self, modules: impl IntoIterator<Item = S>) -> Self {
-        Self { modules_to_save: modules.into_iter().map(Into::into).collect(), ..self }
+    fn dropout(&self) -> f64 {
+        self.dropout
     }
 
-    /// Leaves these layers out.
-    pub fn with_exclude_modules(self, exclude: Targets) -> Self {
-        Self { exclude_modules: Some(exclude), ..self }
+    fn bias(&self) -> Bias {
+        self.bias
     }
 
-    /// Reads an `adapter_config.json`'s text; `origin` is its path.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for another `peft_type`, a missing or impossible field, and fields that ask for a computation which llmkit
-    /// does not do.
-    pub fn parse(text: &str, origin: &Path) -> Result<Self> {
-        let wrong = |field: &str, expected: &str, found: String| Error::Config {
-            origin: origin.to_path_buf(),
-            field: field.into(),
-            expected: expected.into(),
-            found,
-        };
-        let mut fields: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|error| wrong("(the whole file)", "a JSON object", error.to_string()))?;
-        match fields.remove("peft_type") {
-            Some(Value::String(kind)) if kind == "LORA" => {}
-            other => return Err(wrong("peft_type", "\"LORA\"", other.unwrap_or(Value::Null).to_string())),
-        }
-        for field in MUST_BE_NEUTRAL {
-            let value = fields.get(field).unwrap_or(&Value::Null);
-            if !is_neutral(value) {
-                return Err(wrong(field, "a neutral value (its method is not supported)", value.to_string()));
-            }
-        }
-        let config: Self = serde_json::from_value(Value::Object(fields))
-            .map_err(|error| wrong("(some field)", "a LoRA configuration", error.to_string()))?;
-        config.validate(origin)?;
-        Ok(config)
-    }
-
-    /// The text of an `adapter_config.json`: indented by two, keys sorted, `inference_mode` on, as PEFT writes it.
-    pub fn to_json(&self) -> String {
-        let Ok(Value::Object(fields)) = serde_json::to_value(self) else {
-            unreachable!("a configuration is an object of strings and numbers")
-        };
-        let mut sorted: std::collections::BTreeMap<_, _> = fields.into_iter().collect();
-        sorted.insert("peft_type".into(), "LORA".into());
-        sorted.insert("inference_mode".into(), true.into());
-        for (field, value) in &mut sorted {
-            // PEFT's own spelling of an empty list.
-            if field == "modules_to_save" && *value == Value::Array(Vec::new()) {
-                *value = Value::Null;
-            }
-        }
-        serde_json::to_string_pretty(&sorted).expect("numbers and strings always serialise") + "\n"
-    }
-
-    /// Checks the numbers.
-    pub(crate) fn validate(&self, origin: &Path) -> Result<()> {
+    fn validate(&self, origin: &Path) -> Result<()> {
         let wrong = |field: &str, expected: &str, found: String| {
             Err(Error::Config {
                 origin: origin.into(),
@@ -277,43 +204,6 @@ impl LoraConfig {
         }
         Ok(())
     }
-
-    /// The rules by which this configuration chooses layers.
-    pub(crate) fn targets(&self, origin: &Path) -> Result<TargetModules> {
-        TargetModules::new(
-            TargetFields {
-                target_modules: &self.target_modules,
-                exclude_modules: self.exclude_modules.as_ref(),
-                modules_to_save: &self.modules_to_save,
-                layers_to_transform: self.layers_to_transform.as_ref(),
-                layers_pattern: self.layers_pattern.as_ref(),
-            },
-            origin,
-        )
-    }
-
-    /// A function from a layer's path to its rank and scale.
-    pub(crate) fn sizes(&self, origin: &Path) -> Result<impl Fn(&str) -> Sizes + use<>> {
-        let ranks = compile_pattern(self.rank_pattern.iter().map(|(k, v)| (k, *v)), "rank_pattern", origin)?;
-        let alphas =
-            compile_pattern(self.alpha_pattern.iter().map(|(k, v)| (k, *v)), "alpha_pattern", origin)?;
-        let (rank, alpha, use_rslora) = (self.rank, self.alpha, self.use_rslora);
-        Ok(move |path: &str| {
-            let rank = lookup_pattern(&ranks, path).copied().unwrap_or(rank);
-            let alpha = lookup_pattern(&alphas, path).copied().unwrap_or(alpha);
-            let divisor = if use_rslora { (rank as f64).sqrt() } else { rank as f64 };
-            Sizes { rank, scale: alpha / divisor }
-        })
-    }
-}
-
-fn is_neutral(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    }
 }
 
 fn default_rank() -> usize {
@@ -322,36 +212,6 @@ fn default_rank() -> usize {
 
 fn default_alpha() -> f64 {
     8.0
-}
-
-fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// PEFT declares alpha an integer.
-fn as_integer_if_whole<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if value.fract() == 0.0 && value.abs() < 1e15 {
-        serializer.serialize_i64(*value as i64)
-    } else {
-        serializer.serialize_f64(*value)
-    }
-}
-
-fn as_integers_if_whole<S: serde::Serializer>(
-    pattern: &IndexMap<String, f64>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    struct Alpha(f64);
-    impl Serialize for Alpha {
-        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            as_integer_if_whole(&self.0, serializer)
-        }
-    }
-    serializer.collect_map(pattern.iter().map(|(key, alpha)| (key, Alpha(*alpha))))
 }
 
 impl<'de> Deserialize<'de> for InitLora {

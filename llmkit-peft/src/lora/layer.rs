@@ -1,26 +1,26 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use llmkit_core::checkpoint::TensorSource;
 use llmkit_core::kernels::{LoraFactors, lora_linear};
-use llmkit_core::nn::{Linear, matmul_transposed};
+use llmkit_core::models::Model;
+use llmkit_core::nn::{Layer, LayerMut, Linear, matmul_transposed};
 use rand::Rng;
-use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{InitLora, Sizes};
-use crate::dropout::dropout;
-use crate::linalg::normal;
+use super::{InitLora, LoraConfig, Sizes};
+use crate::Result;
+use crate::dropout::Dropout;
+use crate::layers::{Attach, Named, TunedLayer};
 
 /// The update of one linear layer: `scale * B A x`, where the base computes `W x`.
 #[derive(Module, Debug)]
-pub(crate) struct LoraLayer {
+pub struct LoraLayer {
     /// `[r, in]`
     pub(crate) lora_a: Param<Tensor<2>>,
     /// `[out, r]`
     pub(crate) lora_b: Param<Tensor<2>>,
     /// `[out]`: the bias of `lora_B`.
     pub(crate) lora_b_bias: Option<Param<Tensor<1>>>,
-    /// `[out]`: the base layer's bias, where it trains along.
-    pub(crate) bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     pub(crate) path: String,
     #[module(skip)]
@@ -28,12 +28,11 @@ pub(crate) struct LoraLayer {
 }
 
 impl LoraLayer {
-    pub(crate) fn new(
+    fn new(
         base: &Linear,
         sizes: Sizes,
         init: InitLora,
         lora_bias: bool,
-        train_bias: bool,
         rng: &mut ChaCha8Rng,
         device: &Device,
     ) -> Self {
@@ -52,7 +51,6 @@ impl LoraLayer {
             lora_a: Param::from_data(TensorData::new(a, [sizes.rank, d_input]), device),
             lora_b: Param::from_data(TensorData::new(b, [d_output, sizes.rank]), device),
             lora_b_bias: lora_bias.then(|| bias(vec![0.0; d_output])),
-            bias: base.bias.as_ref().filter(|_| train_bias).map(|bias| Param::from_tensor(bias.clone())),
             path: base.path().to_owned(),
             scale: sizes.scale,
         }
@@ -60,29 +58,33 @@ impl LoraLayer {
 
     /// # Shapes
     /// `[batch, seq, in]` to `[batch, seq, out]`.
-    pub(crate) fn forward(&self, base: &Linear, input: Tensor<3>, drop: Option<(f64, u64)>) -> Tensor<3> {
-        let output = match drop {
+    fn forward(&self, base: &Linear, input: Tensor<3>, dropout: Option<Dropout>) -> Tensor<3> {
+        let output = match dropout {
             // One node of the graph, which keeps the input and its narrow product alone.
             None => {
                 let factors = LoraFactors { a: self.lora_a.val(), b: self.lora_b.val(), scale: self.scale };
                 lora_linear(input, base.weight.clone(), factors)
             }
-            Some((probability, key)) => {
+            Some(dropout) => {
                 // The scale goes onto the narrow product.
-                let dropped = dropout(input.clone(), probability, key);
+                let dropped = dropout.apply(input.clone());
                 let narrow = matmul_transposed(dropped, self.lora_a.val()) * self.scale;
                 matmul_transposed(input, base.weight.clone()) + matmul_transposed(narrow, self.lora_b.val())
             }
         };
-        let output = match (&self.bias, &base.bias) {
-            (Some(trained), _) => output + trained.val().unsqueeze(),
-            (None, Some(frozen)) => output + frozen.clone().unsqueeze(),
-            (None, None) => output,
+        let output = match &base.bias {
+            Some(bias) => output + bias.clone().unsqueeze(),
+            None => output,
         };
         match &self.lora_b_bias {
             None => output,
             Some(bias) => output + bias.val().unsqueeze() * self.scale,
         }
+    }
+
+    /// The rank and the scale of the update.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { rank: self.lora_a.val().dims()[0], scale: self.scale }
     }
 
     /// What the update adds to the base's weight: `scale * B A`.
@@ -95,12 +97,76 @@ impl LoraLayer {
     }
 }
 
-/// A random generator for one layer: its choices don't depend on which other layers are adapted.
-pub(crate) fn layer_rng(seed: u64, path: &str) -> ChaCha8Rng {
-    let hash = path.bytes().fold(seed, |hash, byte| crate::dropout::derive(hash, u64::from(byte)));
-    ChaCha8Rng::seed_from_u64(hash)
+impl TunedLayer for LoraLayer {
+    type Config = LoraConfig;
+    type Shared = ();
+
+    fn shared(_: &dyn Model, _: &LoraConfig, _: u64, _: Option<&dyn TensorSource>) -> Result<()> {
+        Ok(())
+    }
+
+    fn attach(layer: Layer<'_>, config: &LoraConfig, attach: &Attach<'_, ()>) -> Result<Self> {
+        let Layer::Linear(linear) = layer else { unreachable!("only linear layers are accepted") };
+        let sizes = config.sizes(attach.origin)?(linear.path());
+        let mut rng = attach.rng(linear.path());
+        Ok(Self::new(linear, sizes, config.init, config.lora_bias, &mut rng, attach.device))
+    }
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn linear(&self, base: &Linear, input: Tensor<3>, _: &(), dropout: Option<Dropout>) -> Tensor<3> {
+        self.forward(base, input, dropout)
+    }
+
+    fn adds(&self) -> bool {
+        true
+    }
+
+    fn linear_update(&self, _: &Linear, input: Tensor<3>, _: &(), dropout: Option<Dropout>) -> Tensor<3> {
+        let input = match dropout {
+            Some(dropout) => dropout.apply(input),
+            None => input,
+        };
+        let narrow = matmul_transposed(input, self.lora_a.val()) * self.scale;
+        let update = matmul_transposed(narrow, self.lora_b.val());
+        match &self.lora_b_bias {
+            Some(bias) => update + bias.val().unsqueeze() * self.scale,
+            None => update,
+        }
+    }
+
+    fn tensors(&self) -> Vec<Named<'_>> {
+        let bias = self.lora_b_bias.as_ref().map(|bias| Named::new("lora_B.bias", bias));
+        let factors = [Named::new("lora_A.weight", &self.lora_a), Named::new("lora_B.weight", &self.lora_b)];
+        factors.into_iter().chain(bias).collect()
+    }
+
+    fn merge(&self, layer: LayerMut<'_>, _: &()) -> Result<()> {
+        let LayerMut::Linear(linear) = layer else { unreachable!("only linear layers are accepted") };
+        linear.weight = linear.weight.clone() + self.delta_weight();
+        if let Some(bias) = &self.lora_b_bias {
+            let bias = bias.val().without_autodiff() * self.scale;
+            linear.bias = Some(match linear.bias.take() {
+                Some(base) => base + bias,
+                None => bias,
+            });
+        }
+        Ok(())
+    }
 }
 
 fn uniform(len: usize, bound: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-bound..bound) as f32).collect()
+}
+
+/// Box and Muller's method (1958).
+fn normal(len: usize, std: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    (0..len)
+        .map(|_| {
+            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+            (std * radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()) as f32
+        })
+        .collect()
 }

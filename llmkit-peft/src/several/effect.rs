@@ -58,7 +58,10 @@ impl Acting {
     pub(super) fn new<'m>(model: &dyn Model, methods: impl Iterator<Item = &'m dyn Method> + Clone) -> Self {
         let act = |place| {
             let effects = methods.clone().map(move |method| method.effect(place)).enumerate();
-            effects.filter(|(_, effect)| *effect != Effect::Nothing).map(|(index, _)| index).collect::<Vec<_>>()
+            effects
+                .filter(|(_, effect)| *effect != Effect::Nothing)
+                .map(|(index, _)| index)
+                .collect::<Vec<_>>()
         };
         let mut layers = HashMap::new();
         let mut norms = Vec::new();

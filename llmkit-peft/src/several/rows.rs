@@ -74,12 +74,15 @@ impl RowAdapters {
     fn check(&self, model: &dyn Model, names: &[String]) -> Result<()> {
         let Acting { prompt, prefix, hidden_size, .. } = &self.shared.acting;
         let of = |acting: &[usize]| acting.iter().map(|index| names[*index].clone()).collect();
-        let experts = self.shared.acting.layers().find(|(path, _)| path.split('.').any(|part| part == "experts"));
+        let experts =
+            self.shared.acting.layers().find(|(path, _)| path.split('.').any(|part| part == "experts"));
         if let Some((path, acting)) = experts {
             return Err(Error::Together {
                 adapters: of(acting),
                 place: Place::Layer(path).to_string(),
-                reason: "an expert's input is no longer in rows, so no row can have an adapter of its own there".into(),
+                reason:
+                    "an expert's input is no longer in rows, so no row can have an adapter of its own there"
+                        .into(),
             });
         }
         let refuse = |place: Place<'_>, lengths: &[usize]| {
@@ -141,10 +144,7 @@ impl RowAdapters {
     }
 
     /// Computes the rows of each adapter by themselves.
-    fn apart<const D: usize>(
-        &self,
-        mut compute: impl FnMut(&Group<'_>) -> Tensor<D>,
-    ) -> Tensor<D> {
+    fn apart<const D: usize>(&self, mut compute: impl FnMut(&Group<'_>) -> Tensor<D>) -> Tensor<D> {
         let groups = self.groups();
         if let [group] = groups.as_slice() {
             return compute(group);
@@ -209,9 +209,8 @@ impl Adapter for RowAdapters {
         let place = Place::Layer(base.path());
         let groups = self.groups();
         let here = |group: &Group<'_>| group.index.is_some_and(|index| acting.contains(&index));
-        let adds = |group: &Group<'_>| {
-            group.method.is_none_or(|method| method.effect(place) != Effect::Replaces)
-        };
+        let adds =
+            |group: &Group<'_>| group.method.is_none_or(|method| method.effect(place) != Effect::Replaces);
         if groups.len() == 1 || !groups.iter().all(adds) {
             return self.apart(|group| group.adapter.linear(base, group.of(&input)));
         }

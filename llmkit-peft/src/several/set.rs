@@ -50,15 +50,7 @@ struct State {
 
 impl AdapterSet {
     /// An empty set for `model`: the base as it is.
-    pub fn new<M: Model + 'static>(model: Arc<M>) -> Self
-    where
-        M: Sized,
-    {
-        Self::of(model)
-    }
-
-    /// The same for a model whose kind is known at run time only.
-    pub fn of(model: Arc<dyn Model>) -> Self {
+    pub fn new(model: Arc<dyn Model>) -> Self {
         Self { model, state: Arc::default() }
     }
 
@@ -204,10 +196,6 @@ impl State {
     }
 
     fn wrong_name(&self, name: &str, expected: &'static str) -> Error {
-        Error::AdapterName {
-            name: name.to_owned(),
-            expected,
-            known: self.by_name.keys().cloned().collect(),
-        }
+        Error::AdapterName { name: name.to_owned(), expected, known: self.by_name.keys().cloned().collect() }
     }
 }

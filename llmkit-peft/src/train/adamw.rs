@@ -61,8 +61,19 @@ impl AdamW {
 
     /// Moves the parameters of `module` against their gradients. A parameter without a gradient stays as it is.
     pub fn step<M: Module>(&mut self, module: M, gradients: &Gradients, learning_rate: f64) -> M {
+        self.step_at(module, gradients, learning_rate, &BTreeMap::new())
+    }
+
+    /// The same, where a parameter that `factors` names moves at so many times the learning rate.
+    pub fn step_at<M: Module>(
+        &mut self,
+        module: M,
+        gradients: &Gradients,
+        learning_rate: f64,
+        factors: &BTreeMap<ParamId, f64>,
+    ) -> M {
         self.steps += 1;
-        module.map(&mut Step { optimizer: self, gradients, learning_rate })
+        module.map(&mut Step { optimizer: self, gradients, learning_rate, factors })
     }
 
     fn update(
@@ -98,17 +109,19 @@ struct Step<'a> {
     optimizer: &'a mut AdamW,
     gradients: &'a Gradients,
     learning_rate: f64,
+    factors: &'a BTreeMap<ParamId, f64>,
 }
 
 impl ModuleMapper for Step<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(gradient) = self.gradients.get(param.id).cloned() else { return param };
         let id = param.id;
+        let learning_rate = self.learning_rate * self.factors.get(&id).copied().unwrap_or(1.0);
         param.map(|old| {
             let shape = old.shape();
             let (autodiff, require_grad) = (old.is_autodiff(), old.is_require_grad());
             let flat = old.without_autodiff().reshape([shape.num_elements()]);
-            let new: Tensor<D> = self.optimizer.update(id, flat, gradient, self.learning_rate).reshape(shape);
+            let new: Tensor<D> = self.optimizer.update(id, flat, gradient, learning_rate).reshape(shape);
             if autodiff { Tensor::from_inner(new).set_require_grad(require_grad) } else { new }
         })
     }

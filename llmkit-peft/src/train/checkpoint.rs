@@ -47,6 +47,7 @@ pub(super) fn save<A: PeftModule>(
     fs::create_dir_all(&staged).map_err(llmkit_core::Error::io("create", &staged))?;
 
     adapter.save(&staged)?;
+    adapter.save_training_state(&staged)?;
     let names: BTreeMap<ParamId, String> = adapter.parameter_names().into_iter().collect();
     let moments = optimizer.moments().iter().filter_map(|(id, moments)| Some((names.get(id)?, moments)));
     let tensors = moments.flat_map(|(name, Moments { mean, mean_square })| {

@@ -171,6 +171,9 @@ fn chunks<'a>(
     loss_chunk: usize,
 ) -> impl Iterator<Item = Chunk> + 'a {
     let [rows, seq, width] = hidden.dims();
+    let [_, read] = batch.ids.dims();
+    // A prompt lengthens every row in front; nothing is learned from it.
+    let place = move |position: &usize| (position / read * seq + (seq - read) + position % read) as i32;
     let flat = hidden.clone().reshape([rows * seq, width]);
     let device = hidden.device();
     let ints = move |values: Vec<i32>| {
@@ -179,7 +182,7 @@ fn chunks<'a>(
     };
     batch.positions.chunks(loss_chunk).zip(batch.targets.chunks(loss_chunk)).map(
         move |(positions, targets)| {
-            let positions = ints(positions.iter().map(|position| *position as i32).collect());
+            let positions = ints(positions.iter().map(place).collect());
             Chunk {
                 hidden: flat.clone().select(0, positions.clone()),
                 positions,

@@ -10,7 +10,7 @@ use super::checkpoint::{self, Position};
 use super::{AdamW, Gradients, StepOptions, TrainConfig, evaluate_batch, loss_and_gradients};
 use crate::data::{Batch, Example, batch_order};
 use crate::dropout::derive;
-use crate::{Error, PeftModule, Result};
+use crate::{Error, PeftModule, Progress, Result};
 
 /// Trains an adapter on a frozen model.
 ///
@@ -114,8 +114,10 @@ impl<A: PeftModule> Trainer<A> {
     /// [`Error::Resume`] if the checkpoint was written with other settings or another adapter; [`Error::Core`] if a file is missing or
     /// malformed.
     pub fn resume(self, folder: impl AsRef<std::path::Path>) -> Result<Self> {
-        let (optimizer, position) = checkpoint::load(folder.as_ref(), &self.adapter, &self.config)?;
-        Ok(Self { optimizer, position, resumed_from: Some(folder.as_ref().to_path_buf()), ..self })
+        let folder = folder.as_ref();
+        let adapter = self.adapter.valid().load_training_state(folder)?.train();
+        let (optimizer, position) = checkpoint::load(folder, &adapter, &self.config)?;
+        Ok(Self { adapter, optimizer, position, resumed_from: Some(folder.to_path_buf()), ..self })
     }
 
     /// Setting this, from another thread or a signal handler, ends the run after the step under way, with a checkpoint where there is a
@@ -272,13 +274,18 @@ impl<A: PeftModule> Trainer<A> {
             self.check_gradients(&gradients)?;
         }
         gradients.scale(per_token);
+        if let Some(penalty) = self.adapter.penalty() {
+            gradients.accumulate(&self.adapter, penalty.backward());
+        }
         let grad_norm = if self.config.max_grad_norm > 0.0 {
             gradients.clip_global_norm(self.config.max_grad_norm)
         } else {
             gradients.global_norm()
         };
         finite(step, "gradient norm", grad_norm)?;
-        self.adapter = self.optimizer.step(self.adapter.clone(), &gradients, learning_rate);
+        let factors = self.adapter.learning_rate_factors();
+        let adapter = self.optimizer.step_at(self.adapter.clone(), &gradients, learning_rate, &factors);
+        self.adapter = adapter.after_step(&Progress { step, total_steps, gradients: &gradients });
         let seconds = begin.elapsed().as_secs_f64();
         Ok(StepReport { step, total_steps, loss, grad_norm, learning_rate, tokens, trained_tokens, seconds })
     }

@@ -1,6 +1,8 @@
 //! What the tests share: fixtures, and the tiny models that they are for.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod method;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,7 +62,7 @@ pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 /// Every tensor of an adapter's file, read back from what `save` writes.
 pub fn tensors(lora: &Lora) -> BTreeMap<String, Vec<f32>> {
     let folder = tempfile::tempdir().unwrap();
-    llmkit_peft::PeftModule::save(&lora.valid(), folder.path()).unwrap();
+    llmkit_peft::Method::save(&lora.valid(), folder.path()).unwrap();
     let file = Safetensors::open(folder.path().join("adapter_model.safetensors")).unwrap();
     file.names().into_iter().map(|name| (name.clone(), file.read_f32(&name).unwrap())).collect()
 }

@@ -8,8 +8,8 @@ use crate::{Error, Result};
 /// PEFT's `target_modules` and `exclude_modules`: which layers a method acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Targets {
-    /// PEFT's choice for the model's architecture: `q_proj` and `v_proj` for Llama and its kin. Phi-3, whose projections are fused, has no
-    /// such layers: name its `qkv_proj` instead.
+    /// PEFT's choice for the method and the model's architecture: for LoRA, `q_proj` and `v_proj` of Llama and its kin, `query` and `value`
+    /// of BERT. Architectures for which PEFT has none need names.
     ModelDefault,
     /// Every linear layer but the output head; those of experts, and their router, included.
     AllLinear,
@@ -18,9 +18,6 @@ pub enum Targets {
     /// Layers whose path is one of these, or ends in `.` and one of these.
     Names(Vec<String>),
 }
-
-/// PEFT's defaults for the architectures that this version runs.
-const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
 
 impl Targets {
     pub(crate) fn model_default() -> Self {
@@ -114,8 +111,8 @@ pub(crate) struct TargetFields<'a> {
 }
 
 impl TargetModules {
-    /// Compiles the rules; `origin` is the file that they came from, for errors.
-    pub(crate) fn new(fields: TargetFields<'_>, origin: &Path) -> Result<Self> {
+    /// Compiles the rules; `defaults` are the method's targets for the model, `origin` is the file that they came from, for errors.
+    pub(crate) fn new(fields: TargetFields<'_>, defaults: Option<&[&str]>, origin: &Path) -> Result<Self> {
         let indices = match fields.layers_to_transform {
             None => Vec::new(),
             Some(Indices::One(index)) => vec![*index],
@@ -146,10 +143,10 @@ impl TargetModules {
             }
         };
         Ok(Self {
-            targets: Matcher::new(fields.target_modules, "target_modules", origin)?,
+            targets: Matcher::new(fields.target_modules, "target_modules", defaults, origin)?,
             exclude: fields
                 .exclude_modules
-                .map(|exclude| Matcher::new(exclude, "exclude_modules", origin))
+                .map(|exclude| Matcher::new(exclude, "exclude_modules", None, origin))
                 .transpose()?,
             modules_to_save: fields
                 .modules_to_save
@@ -160,7 +157,7 @@ impl TargetModules {
         })
     }
 
-    /// Whether the method acts on the linear layer of this path; `is_head` tells the output head from the others.
+    /// Whether the method acts on the layer of this path; `is_head` tells the output head from the others.
     pub fn matches(&self, path: &str, is_head: bool) -> bool {
         if self.exclude.as_ref().is_some_and(|exclude| exclude.matches(path, is_head))
             || self.modules_to_save.iter().any(|module| module.is_match(path))
@@ -175,9 +172,17 @@ impl TargetModules {
 }
 
 impl Matcher {
-    fn new(targets: &Targets, field: &str, origin: &Path) -> Result<Self> {
+    fn new(targets: &Targets, field: &str, defaults: Option<&[&str]>, origin: &Path) -> Result<Self> {
         Ok(match targets {
-            Targets::ModelDefault => Self::Names(DEFAULT_TARGETS.map(str::to_owned).to_vec()),
+            Targets::ModelDefault => {
+                let names = defaults.ok_or_else(|| Error::Config {
+                    origin: origin.to_path_buf(),
+                    field: field.to_owned(),
+                    expected: "the layers' names (there is no default for this architecture)".into(),
+                    found: "null".into(),
+                })?;
+                Self::Names(names.iter().copied().map(str::to_owned).collect())
+            }
             Targets::AllLinear => Self::AllLinear,
             Targets::Regex(pattern) => Self::Whole(compile(&format!("^(?:{pattern})$"), field, origin)?),
             Targets::Names(names) => Self::Names(names.clone()),

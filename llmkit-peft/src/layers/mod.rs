@@ -1,0 +1,19 @@
+//! What all methods that act layer by layer share: which layers, what trains whole beside them, files, merging.
+
+mod config;
+mod file;
+mod layer_method;
+mod named;
+mod saved;
+mod targets;
+mod tuned;
+
+pub use config::{Bias, MethodConfig, Scope};
+pub(crate) use config::{as_integer_if_whole, as_integers_if_whole, null_as_default};
+pub use file::AdapterFolder;
+pub use layer_method::LayerMethod;
+pub use named::{Named, ParamRef};
+pub use saved::{SavedLayer, SavedLayers};
+pub use targets::{TargetModules, Targets};
+pub(crate) use targets::{compile_pattern, lookup_pattern};
+pub use tuned::{Attach, TunedLayer};

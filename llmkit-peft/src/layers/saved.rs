@@ -1,0 +1,210 @@
+use std::collections::{BTreeSet, HashMap};
+
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+use llmkit_core::models::Model;
+use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm, lookup, matmul_transposed};
+
+use super::{AdapterFolder, Named};
+use crate::{Error, Result};
+
+/// Layers that train whole beside a method (PEFT's `modules_to_save`), and biases that train alone.
+#[derive(Module, Debug)]
+pub struct SavedLayers {
+    layers: Vec<SavedLayer>,
+    #[module(skip)]
+    places: HashMap<String, usize>,
+}
+
+/// A layer that trains whole, or whose bias alone does: a copy that stands in for the base's.
+#[derive(Module, Debug)]
+pub struct SavedLayer {
+    /// A linear layer's `[out, in]`, or an embedding's `[vocab, hidden]`.
+    matrix: Option<Param<Tensor<2>>>,
+    /// A norm's `[hidden]`.
+    vector: Option<Param<Tensor<1>>>,
+    /// `[out]`
+    bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    path: String,
+    /// Whether the method acts on the layer besides, so that PEFT finds the bias in its `base_layer`.
+    #[module(skip)]
+    is_target: bool,
+}
+
+impl SavedLayers {
+    /// Copies of the layers that `modules_to_save` names.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] if an entry names no layer.
+    pub fn new(model: &dyn Model, modules_to_save: &[String]) -> Result<Self> {
+        let mut saved = Self { layers: Vec::new(), places: HashMap::new() };
+        let mut found = vec![false; modules_to_save.len()];
+        let mut available = BTreeSet::new();
+        model.visit(&mut |layer| {
+            let path = layer.path();
+            available.extend(path.rsplit('.').next().map(str::to_owned));
+            if let Some(entry) = modules_to_save.iter().position(|module| is_within(path, module)) {
+                found[entry] = true;
+                saved.push(SavedLayer::whole(layer));
+            }
+        });
+        match found.iter().position(|found| !found) {
+            None => Ok(saved),
+            Some(missing) => Err(Error::NoTarget {
+                field: "modules_to_save",
+                pattern: modules_to_save[missing].clone(),
+                available: available.into_iter().collect(),
+            }),
+        }
+    }
+
+    /// Trains the bias of `linear`, if it has one and does not train already. `is_target` says whether a method acts on the layer
+    /// besides.
+    pub fn train_bias(&mut self, linear: &Linear, is_target: bool) {
+        if self.contains(linear.path()) {
+            return;
+        }
+        if let Some(bias) = &linear.bias {
+            self.push(SavedLayer {
+                matrix: None,
+                vector: None,
+                bias: Some(Param::from_tensor(bias.clone())),
+                path: linear.path().to_owned(),
+                is_target,
+            });
+        }
+    }
+
+    fn push(&mut self, layer: SavedLayer) {
+        self.places.insert(layer.path.clone(), self.layers.len());
+        self.layers.push(layer);
+    }
+
+    /// Whether the layer of this path trains, or its bias.
+    pub fn contains(&self, path: &str) -> bool {
+        self.places.contains_key(path)
+    }
+
+    /// Whether nothing trains.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    fn get(&self, path: &str) -> Option<&SavedLayer> {
+        self.places.get(path).map(|index| &self.layers[*index])
+    }
+
+    /// The trained bias of the layer of this path.
+    pub fn bias(&self, path: &str) -> Option<Tensor<1>> {
+        self.get(path)?.bias.as_ref().map(Param::val)
+    }
+
+    /// What the linear layer computes now.
+    ///
+    /// # Shapes
+    /// `[batch, seq, in]` to `[batch, seq, out]`.
+    pub fn linear(&self, base: &Linear, input: Tensor<3>) -> Tensor<3> {
+        let Some(saved) = self.get(base.path()) else { return base.forward(input) };
+        let weight = saved.matrix.as_ref().map_or_else(|| base.weight.clone(), Param::val);
+        let output = matmul_transposed(input, weight);
+        match &saved.bias {
+            Some(bias) => output + bias.val().unsqueeze(),
+            None => output,
+        }
+    }
+
+    /// What the embedding gives now.
+    ///
+    /// # Shapes
+    /// `[batch, seq]` to `[batch, seq, hidden]`.
+    pub fn embed(&self, base: &Embedding, ids: Tensor<2, Int>) -> Tensor<3> {
+        match self.get(base.path()).and_then(|saved| saved.matrix.as_ref()) {
+            Some(matrix) => lookup(matrix.val(), ids),
+            None => base.forward(ids),
+        }
+    }
+
+    /// What the normalisation computes now.
+    ///
+    /// # Shapes
+    /// `[batch, seq, hidden]`, both.
+    pub fn norm(&self, base: &Norm, input: Tensor<3>) -> Tensor<3> {
+        let Some(saved) = self.get(base.path()) else { return base.forward(input) };
+        match &saved.vector {
+            Some(vector) => base.forward_with(input, vector.val(), saved.bias.as_ref().map(Param::val)),
+            None => base.forward(input),
+        }
+    }
+
+    /// The trained tensors with their whole keys.
+    pub fn tensors(&self) -> Vec<Named<'_>> {
+        self.layers.iter().flat_map(SavedLayer::tensors).collect()
+    }
+
+    /// Puts the trained tensors into `layer`, and says whether there are any.
+    pub fn merge_layer(&self, layer: LayerMut<'_>) -> bool {
+        let constant =
+            |bias: &Option<Param<Tensor<1>>>| bias.as_ref().map(|bias| bias.val().without_autodiff());
+        match layer {
+            LayerMut::Linear(linear) => {
+                let Some(saved) = self.get(linear.path()) else { return false };
+                if let Some(matrix) = &saved.matrix {
+                    linear.weight = matrix.val().without_autodiff();
+                }
+                linear.bias = constant(&saved.bias);
+                true
+            }
+            LayerMut::Embedding(embedding) => {
+                let Some(matrix) = self.get(embedding.path()).and_then(|saved| saved.matrix.as_ref()) else {
+                    return false;
+                };
+                embedding.weight = matrix.val().without_autodiff();
+                true
+            }
+            LayerMut::Norm(norm) => {
+                let Some(saved) = self.get(norm.path()) else { return false };
+                let Some(vector) = &saved.vector else { return false };
+                norm.weight = vector.val().without_autodiff();
+                norm.bias = constant(&saved.bias);
+                true
+            }
+        }
+    }
+}
+
+impl SavedLayer {
+    /// A copy of the whole layer.
+    fn whole(layer: Layer<'_>) -> Self {
+        let (matrix, vector, bias) = match layer {
+            Layer::Linear(linear) => (Some(&linear.weight), None, linear.bias.as_ref()),
+            Layer::Norm(norm) => (None, Some(&norm.weight), norm.bias.as_ref()),
+            Layer::Embedding(embedding) => (Some(&embedding.weight), None, None),
+        };
+        Self {
+            matrix: matrix.map(|matrix| Param::from_tensor(matrix.clone())),
+            vector: vector.map(|vector| Param::from_tensor(vector.clone())),
+            bias: bias.map(|bias| Param::from_tensor(bias.clone())),
+            path: layer.path().to_owned(),
+            is_target: false,
+        }
+    }
+
+    fn tensors(&self) -> Vec<Named<'_>> {
+        let Self { matrix, vector, bias, path, is_target } = self;
+        let named = |end: &str| format!("{}{path}.{end}", AdapterFolder::PREFIX);
+        let matrix = matrix.iter().map(|matrix| Named::new(named("weight"), matrix));
+        let vector = vector.iter().map(|vector| Named::new(named("weight"), vector));
+        let bias = bias.iter().map(|bias| match is_target {
+            true => Named::new(named("base_layer.bias"), bias).with_alias(named("bias")),
+            false => Named::new(named("bias"), bias),
+        });
+        matrix.chain(vector).chain(bias).collect()
+    }
+}
+
+/// PEFT's rule for `modules_to_save`: the path, or that of a module around it, ends in `module`, with no dot needed before.
+fn is_within(path: &str, module: &str) -> bool {
+    let ends = path.match_indices('.').map(|(dot, _)| dot).chain([path.len()]);
+    ends.into_iter().any(|end| path[..end].ends_with(module))
+}
