@@ -56,7 +56,7 @@ pub(super) struct Acting {
 
 impl Acting {
     pub(super) fn new<'m>(model: &dyn Model, methods: impl Iterator<Item = &'m dyn Method> + Clone) -> Self {
-        let act = |place| {
+        let act = |place: Place<'_>| {
             let effects = methods.clone().map(move |method| method.effect(place)).enumerate();
             effects
                 .filter(|(_, effect)| *effect != Effect::Nothing)

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use burn::tensor::{BasicOps, IndexingUpdateOp, Int, Tensor, TensorData, kind::TensorKind};
+use burn::tensor::kind::Basic;
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 use llmkit_core::models::Model;
 use llmkit_core::nn::{Embedding, KeyValue, Linear, Norm};
 use llmkit_core::{Adapter, NoAdapter, Site};
@@ -170,13 +171,13 @@ struct Group<'a> {
 
 impl Group<'_> {
     /// The rows of the group.
-    fn of<const D: usize, K: TensorKind + BasicOps>(&self, x: &Tensor<D, K>) -> Tensor<D, K> {
+    fn of<const D: usize, K: Basic>(&self, x: &Tensor<D, K>) -> Tensor<D, K> {
         if self.rows.len() == x.dims()[0] { x.clone() } else { take(x.clone(), &self.rows) }
     }
 }
 
 /// The rows `rows` of `x`.
-fn take<const D: usize, K: TensorKind + BasicOps>(x: Tensor<D, K>, rows: &[usize]) -> Tensor<D, K> {
+fn take<const D: usize, K: Basic>(x: Tensor<D, K>, rows: &[usize]) -> Tensor<D, K> {
     match *rows {
         [first, ..] if rows.windows(2).all(|pair| pair[1] == pair[0] + 1) => x.narrow(0, first, rows.len()),
         _ => {
@@ -218,13 +219,7 @@ impl Adapter for RowAdapters {
         groups.iter().filter(|group| here(group)).fold(output, |output, group| match group.method {
             Some(method) => {
                 let update = method.linear_update(base, group.of(&input));
-                // The update is tracked where the base's output may not be.
-                let output = if update.device().is_autodiff() && !output.device().is_autodiff() {
-                    Tensor::from_inner(output)
-                } else {
-                    output
-                };
-                let rows = indices(&group.rows, &output.device());
+                let rows = indices(&group.rows, &output.device().without_autodiff());
                 output.select_assign(0, rows, update, IndexingUpdateOp::Add)
             }
             None => output,
