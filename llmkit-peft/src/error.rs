@@ -123,6 +123,12 @@ pub enum Error {
         /// Why they can't.
         reason: String,
     },
+    /// LoRAs that can't be combined or taken apart.
+    #[error("cannot work on these LoRAs: {reason}")]
+    Combination {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A training checkpoint can't be resumed.
     #[error("cannot resume from {}: {reason}", path.display())]
     Resume {

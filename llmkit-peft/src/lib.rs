@@ -51,6 +51,7 @@
 //! `cpu` (the default), `wgpu` and `cuda` build a backend in; they add up, and [`llmkit_core::Device`] chooses when the program runs.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod combine;
 pub mod data;
 mod dropout;
 mod error;
@@ -65,6 +66,7 @@ mod several;
 mod summary;
 pub mod train;
 
+pub use combine::{Combination, MajoritySign, Rule, combine};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
 pub use layers::{

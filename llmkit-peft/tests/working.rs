@@ -12,7 +12,9 @@ use common::{
     Expected, all_linear, base, fixtures, ids, largest_difference, logits, random_lora, some_ids, values,
 };
 use llmkit_core::checkpoint::Checkpoint;
-use llmkit_core::generate::{BatchRequest, GenerationConfig, TextDecoder, generate, generate_batch};
+use llmkit_core::generate::{
+    BatchRequest, GenerationConfig, Sampling, TextDecoder, generate, generate_batch,
+};
 use llmkit_core::models::{CachedModel, CausalLm, Encoder, Model, load_encoder};
 use llmkit_core::{Adapter, NoAdapter};
 use llmkit_peft::{
@@ -98,7 +100,7 @@ fn check_together(name: &str) {
         set.activate(adapter.as_slice()).unwrap();
         let alone = base.forward(input().narrow(0, row, 1), set.active().as_ref());
         let difference = largest_difference(&alone, &rows[row * width..(row + 1) * width]);
-        assert!(difference < 1e-5, "{name}: row {row} alone differs by {difference}");
+        assert!(difference < 2e-5, "{name}: row {row} alone differs by {difference}");
     }
 }
 
@@ -241,7 +243,27 @@ fn check_rows(model: &dyn CausalLm, rows: &[Option<&Arc<dyn Method>>]) {
             None => logits(model, one, &NoAdapter),
         };
         let difference = largest_difference(&alone, &together[row * width..(row + 1) * width]);
-        assert!(difference < 1e-5, "row {row} differs by {difference}");
+        assert!(difference < 2e-5, "row {row} differs by {difference}");
+    }
+}
+
+#[test]
+fn rows_of_an_encoder_may_train_positions_and_norms() {
+    let Base::Encoder(model) = Base::open("bert") else { panic!("an encoder") };
+    let scope = Scope::new(Targets::names(["query"])).with_modules_to_save([
+        "position_embeddings",
+        "word_embeddings",
+        "LayerNorm",
+    ]);
+    let whole = Lora::new(model.as_ref(), LoraConfig::new(scope).with_init(InitLora::Random), 1).unwrap();
+    let whole = arc(&shift(whole));
+    let rows = RowAdapters::new(model.as_ref(), [None, Some(("whole", whole.clone()))]).unwrap();
+    let input = || ids(&[5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [2, 5]);
+    let together = values(model.forward(input(), &[5, 5], None, &rows));
+    for (row, adapter) in [&NoAdapter as &dyn Adapter, whole.as_ref()].into_iter().enumerate() {
+        let alone = values(model.forward(input().narrow(0, row, 1), &[5], None, adapter));
+        let difference = largest_difference(&alone, &together[row * 120..(row + 1) * 120]);
+        assert!(difference < 2e-5, "row {row} differs by {difference}");
     }
 }
 
@@ -328,7 +350,17 @@ fn a_batch_is_generated_with_an_adapter_for_each_row() {
     assert_eq!(together, alone);
 
     // A row that answers several times takes its adapter along.
-    let twice = configs[0].clone().with_num_return_sequences(2);
+    let sampled = configs[1].clone().with_sampling(Sampling::default()).with_seed(7);
+    let mut drawn = [7, 8].map(|seed| {
+        let mut next = CachedModel::new(model.as_ref(), first.as_ref());
+        generate(&mut next, &mut Words, prompts[0], &sampled.clone().with_seed(seed), &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap()
+        .ids
+    });
+    assert_ne!(drawn[0], drawn[1]);
+    let twice = sampled.with_num_return_sequences(2);
     let named = [Some(("second", second.clone())), Some(("first", first.clone()))];
     let adapters = RowAdapters::new(model.as_ref(), named).unwrap();
     let mut next = CachedModel::new(model.as_ref(), &adapters).with_rows(2);
@@ -340,7 +372,7 @@ fn a_batch_is_generated_with_an_adapter_for_each_row() {
         generate_batch(&mut next, &requests, &mut || Words, &mut |_, _| std::ops::ControlFlow::Continue(()))
             .unwrap();
     let together: Vec<Vec<u32>> = together.into_iter().map(|generated| generated.ids).collect();
-    assert_eq!(together, [alone[2].clone(), alone[0].clone(), alone[0].clone()]);
+    assert_eq!(together, [alone[2].clone(), std::mem::take(&mut drawn[0]), std::mem::take(&mut drawn[1])]);
 }
 
 #[test]

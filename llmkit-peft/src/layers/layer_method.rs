@@ -56,6 +56,16 @@ impl<L: TunedLayer> LayerMethod<L> {
         AdapterFolder::fill(method.clone(), &method.tensors(), &shared, &file)
     }
 
+    /// An adapter of tensors that were computed, which must be all that the configuration asks for.
+    pub(crate) fn with_tensors(
+        model: &dyn Model,
+        config: L::Config,
+        tensors: &dyn TensorSource,
+    ) -> Result<Self> {
+        let method = Self::build(model, config, 0, tensors.path(), Some(tensors))?;
+        AdapterFolder::fill(method.clone(), &method.tensors(), &[], tensors)
+    }
+
     fn build(
         model: &dyn Model,
         config: L::Config,

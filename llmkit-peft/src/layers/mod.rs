@@ -3,6 +3,7 @@
 mod config;
 mod file;
 mod layer_method;
+mod memory;
 mod named;
 mod saved;
 mod targets;
@@ -12,6 +13,7 @@ pub use config::{Bias, MethodConfig, Scope};
 pub(crate) use config::{as_integer_if_whole, as_integers_if_whole, null_as_default};
 pub use file::AdapterFolder;
 pub use layer_method::LayerMethod;
+pub(crate) use memory::MemoryTensors;
 pub use named::{Named, ParamRef};
 pub use saved::{SavedLayer, SavedLayers};
 pub use targets::{TargetModules, Targets};

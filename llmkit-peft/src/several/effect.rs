@@ -50,8 +50,8 @@ pub(super) struct Acting {
     pub(super) prefix: Vec<usize>,
     /// Paths of the norms on which any acts.
     pub(super) norms: Vec<String>,
-    /// The length of the vectors that a prompt is put before.
-    pub(super) hidden_size: Option<usize>,
+    /// The table of the tokens' vectors, and their length.
+    pub(super) words: Option<(String, usize)>,
 }
 
 impl Acting {
@@ -65,10 +65,11 @@ impl Acting {
         };
         let mut layers = HashMap::new();
         let mut norms = Vec::new();
-        let mut hidden_size = None;
+        let mut words = None;
         model.visit(&mut |layer| {
             if let Layer::Embedding(embedding) = layer {
-                hidden_size.get_or_insert(embedding.weight.dims()[1]);
+                // It is the first; positions and types come after it.
+                words.get_or_insert_with(|| (embedding.path().to_owned(), embedding.weight.dims()[1]));
             }
             let acting = act(Place::Layer(layer.path()));
             if !acting.is_empty() {
@@ -79,7 +80,7 @@ impl Acting {
             }
         });
         let [join, prompt, prefix] = [Place::Join, Place::Prompt, Place::Prefix].map(act);
-        Self { layers, join, prompt, prefix, norms, hidden_size }
+        Self { layers, join, prompt, prefix, norms, words }
     }
 
     /// The methods that act on the layer called `path`, in their order.

@@ -73,7 +73,7 @@ impl RowAdapters {
     }
 
     fn check(&self, model: &dyn Model, names: &[String]) -> Result<()> {
-        let Acting { prompt, prefix, hidden_size, .. } = &self.shared.acting;
+        let Acting { prompt, prefix, words, .. } = &self.shared.acting;
         let of = |acting: &[usize]| acting.iter().map(|index| names[*index].clone()).collect();
         let experts =
             self.shared.acting.layers().find(|(path, _)| path.split('.').any(|part| part == "experts"));
@@ -94,7 +94,7 @@ impl RowAdapters {
             })
         };
         if !prompt.is_empty() {
-            let width = hidden_size.unwrap_or(1);
+            let width = words.as_ref().map_or(1, |(_, width)| *width);
             let lengths = self.lengths(|adapter| {
                 let one = Tensor::<3>::zeros([1, 1, width], &model.device());
                 adapter.prompt(one).dims()[1] - 1
@@ -194,10 +194,17 @@ fn indices(rows: &[usize], device: &burn::tensor::Device) -> Tensor<1, Int> {
 
 impl Adapter for RowAdapters {
     fn embed(&self, base: &Embedding, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.assert_rows(ids.dims()[0]);
+        let [batch, _] = ids.dims();
+        let of_words = self.shared.acting.words.as_ref().is_some_and(|(path, _)| path == base.path());
+        if of_words {
+            self.assert_rows(batch);
+        }
         if self.shared.acting.on(base.path()).is_empty() {
             return base.forward(ids);
         }
+        // Positions are embedded once for all rows.
+        let ids = if !of_words && batch == 1 { ids.repeat_dim(0, self.rows.len()) } else { ids };
+        self.assert_rows(ids.dims()[0]);
         self.apart(|group| group.adapter.embed(base, group.of(&ids)))
     }
 
