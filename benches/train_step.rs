@@ -88,7 +88,7 @@ fn main() -> Result<()> {
         let begin = Instant::now();
         let batch = Batch::new(&examples.iter().collect::<Vec<_>>(), &device);
         let mut output = loss_and_gradients(model.as_ref(), &lora, &batch, options);
-        output.gradients.scale(1.0 / output.tokens as f64);
+        output.gradients.scale(1.0 / output.targets as f64);
         lora = optimizer.step(lora, &output.gradients, 1e-4);
         device.sync()?;
         if step >= arguments.warmup {

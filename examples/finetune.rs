@@ -113,7 +113,7 @@ fn main() -> Result<ExitCode> {
 
     let config = train_config(&args);
     let loss_before =
-        evaluate(base.model.as_ref(), &NoAdapter, &heldout, config.batch_size, config.loss_chunk)?;
+        evaluate(base.model.as_ref(), &NoAdapter, &heldout, config.batch_size, config.loss_chunk)?.loss;
     println!("held-out loss before: {loss_before:.3}");
     let answers_before = answers::give(&base, &NoAdapter, &rows)?;
 

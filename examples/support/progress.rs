@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use llmkit_peft::train::{Observer, StepReport};
+use llmkit_peft::train::{Evaluation, Observer, StepReport};
 
 /// Lines in a log for a whole run.
 const LINES: usize = 20;
@@ -61,8 +61,10 @@ impl Observer for TrainingBar {
         ControlFlow::Continue(())
     }
 
-    fn evaluated(&mut self, step: usize, loss: f64) {
-        self.say(&format!("step {step}: held-out loss {loss:.3}"));
+    fn evaluated(&mut self, step: usize, evaluation: &Evaluation) {
+        let accuracy =
+            evaluation.accuracy.map_or(String::new(), |share| format!(", {:.1} % right", 100.0 * share));
+        self.say(&format!("step {step}: held-out loss {:.3}{accuracy}", evaluation.loss));
     }
 
     fn saved(&mut self, folder: &Path) {

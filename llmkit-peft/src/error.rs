@@ -63,6 +63,16 @@ pub enum Error {
         /// What is wrong with it and what to do.
         reason: String,
     },
+    /// An example that the model can't read.
+    #[error("example {index}: expected {expected}, found {found}")]
+    Example {
+        /// Its place in the data, from 0.
+        index: usize,
+        /// What would be accepted.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
     /// A data set has nothing to train on.
     #[error("nothing to train on: {reason}")]
     NoData {

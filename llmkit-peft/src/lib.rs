@@ -23,7 +23,7 @@
 //! let examples = [Example { ids: vec![5, 9, 30, 31, 32], prompt_len: 2 }];
 //! let config = TrainConfig { epochs: 20, learning_rate: 1e-2, ..TrainConfig::default() };
 //! let mut trainer = Trainer::new(model.clone(), lora, config)?;
-//! let before = trainer.evaluate(&examples)?;
+//! let before = trainer.evaluate(&examples)?.loss;
 //! let report = trainer.fit(&examples, &examples, &mut Silent)?;
 //! assert!(report.heldout_loss < Some(before / 2.0));
 //!

@@ -60,7 +60,7 @@ pub fn load_sequence_classifier(checkpoint: &Checkpoint, device: &Device) -> Res
     Weights::load(&plan.source, device, |weights| {
         let encoder = plan.encoder(weights);
         let (pooling, output) = plan.sequence_classifier(weights, labels.len());
-        SequenceClassifier { encoder, pooling, output, labels }
+        SequenceClassifier { encoder, pooling, output, labels, config: plan.raw.clone() }
     })
 }
 
@@ -247,7 +247,7 @@ fn modernbert_transform(weights: &Weights<'_>, config: &ModernBertConfig) -> Tra
 }
 
 /// The `model_type` of a configuration: that of its architecture, or what it says itself.
-fn model_type(path: &Path, raw: &Value) -> Result<&'static str> {
+pub(super) fn model_type(path: &Path, raw: &Value) -> Result<&'static str> {
     let architecture = raw["architectures"][0].as_str();
     let named = raw["model_type"].as_str();
     let by_architecture = |name: &str| {

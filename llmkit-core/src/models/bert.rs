@@ -308,6 +308,10 @@ impl Encoder for Bert {
         Some(adapter.linear(pooler, first(hidden)).tanh().squeeze_dim(1))
     }
 
+    fn without_pooler(&self) -> Arc<dyn Encoder> {
+        Arc::new(Self { pooler: None, ..self.clone() })
+    }
+
     fn with_layers(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<dyn Encoder> {
         let mut model = self.clone();
         model.visit_mut(edit);

@@ -84,6 +84,9 @@ pub trait Encoder: Model {
         None
     }
 
+    /// A copy without the pooler, for heads that don't read it; it shares all tensors.
+    fn without_pooler(&self) -> Arc<dyn Encoder>;
+
     /// A copy of the model in which `edit` has changed those layers for which it says true; the copy shares all other tensors.
     fn with_layers(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<dyn Encoder>;
 

@@ -323,6 +323,10 @@ impl Encoder for ModernBert {
         adapter.norm(&self.final_norm, hidden)
     }
 
+    fn without_pooler(&self) -> Arc<dyn Encoder> {
+        Arc::new(self.clone())
+    }
+
     fn with_layers(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<dyn Encoder> {
         let mut model = self.clone();
         model.visit_mut(edit);

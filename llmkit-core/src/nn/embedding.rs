@@ -16,6 +16,10 @@ impl Embedding {
         Self { path: weights.path().to_owned(), weight: weights.tensor("weight", [vocab_size, hidden_size]) }
     }
 
+    pub(super) fn path_mut(&mut self) -> &mut String {
+        &mut self.path
+    }
+
     /// The layer's name in the checkpoint.
     pub fn path(&self) -> &str {
         &self.path

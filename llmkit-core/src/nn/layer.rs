@@ -42,3 +42,15 @@ impl Layer<'_> {
         }
     }
 }
+
+impl LayerMut<'_> {
+    /// Gives the layer the name that it has where the model stands at `place` in a larger one.
+    pub(crate) fn move_below(self, place: &str) {
+        let path = match self {
+            Self::Linear(layer) => layer.path_mut(),
+            Self::Norm(layer) => layer.path_mut(),
+            Self::Embedding(layer) => layer.path_mut(),
+        };
+        *path = format!("{place}.{path}");
+    }
+}

@@ -30,6 +30,10 @@ impl Linear {
         }
     }
 
+    pub(super) fn path_mut(&mut self) -> &mut String {
+        &mut self.path
+    }
+
     /// The layer's name in the checkpoint, such as `model.layers.0.self_attn.q_proj`.
     pub fn path(&self) -> &str {
         &self.path

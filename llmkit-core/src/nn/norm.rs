@@ -55,6 +55,19 @@ pub struct Norm {
 }
 
 impl Norm {
+    /// A normalisation named `path` over tensors that are already there.
+    ///
+    /// # Shapes
+    /// `weight` and `bias` `[hidden]`.
+    pub fn new(
+        path: impl Into<String>,
+        weight: Tensor<1>,
+        bias: Option<Tensor<1>>,
+        config: NormConfig,
+    ) -> Self {
+        Self { path: path.into(), weight, bias, kind: config.kind, eps: config.eps }
+    }
+
     /// Reads `weight`, and `bias` where there is one.
     pub fn load(weights: &Weights<'_>, hidden_size: usize, config: NormConfig) -> Self {
         Self {
@@ -64,6 +77,10 @@ impl Norm {
             kind: config.kind,
             eps: config.eps,
         }
+    }
+
+    pub(super) fn path_mut(&mut self) -> &mut String {
+        &mut self.path
     }
 
     /// The layer's name in the checkpoint.

@@ -1,14 +1,10 @@
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use llmkit_core::Message;
 use serde::Deserialize;
 
+use super::lines::Lines;
 use crate::{Error, Result};
-
-/// The longest line that is read, in bytes: a file without line breaks must not fill the memory.
-const MAX_LINE: u64 = 16 << 20;
 
 /// One example in the format of Stanford Alpaca (Taori et al. 2023).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -44,28 +40,10 @@ impl AlpacaRow {
 /// one; [`Error::NoData`] for a file without rows.
 pub fn read_alpaca(path: impl AsRef<Path>) -> Result<Vec<AlpacaRow>> {
     let path = path.as_ref();
-    let file = File::open(path).map_err(llmkit_core::Error::io("read", path))?;
-    let mut reader = BufReader::new(file);
+    let mut lines = Lines::open(path)?;
     let mut rows = Vec::new();
-    let mut text = Vec::new();
-    for line in 1.. {
+    while let Some((line, content)) = lines.next_line()? {
         let wrong = |reason: String| Error::Data { path: path.to_path_buf(), line, reason };
-        text.clear();
-        let mut limited = std::io::Read::take(&mut reader, MAX_LINE);
-        let read = limited.read_until(b'\n', &mut text).map_err(llmkit_core::Error::io("read", path))?;
-        if read == 0 {
-            break;
-        }
-        if read as u64 == MAX_LINE {
-            return Err(wrong(format!(
-                "longer than {MAX_LINE} bytes; is this a JSONL file, with one object a line?"
-            )));
-        }
-        // A byte order mark, as some editors on Windows write it.
-        let content = if line == 1 { text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text) } else { &text };
-        if content.trim_ascii().is_empty() {
-            continue;
-        }
         let mut row: AlpacaRow = serde_json::from_slice(content).map_err(|error| {
             wrong(format!("not a row {{\"instruction\", \"input\", \"output\"}}: {error}"))
         })?;

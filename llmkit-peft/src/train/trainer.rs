@@ -4,21 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use llmkit_core::Adapter;
 use llmkit_core::models::CausalLm;
 
 use super::checkpoint::{self, Position};
-use super::{AdamW, Gradients, StepOptions, TrainConfig, evaluate_batch, loss_and_gradients};
-use crate::data::{Batch, Example, batch_order};
+use super::{AdamW, Evaluation, Gradients, Objective, Score, StepOptions, TrainConfig};
+use crate::data::batch_order;
 use crate::dropout::derive;
 use crate::{Error, PeftModule, Progress, Result};
 
-/// Trains an adapter on a frozen model.
+/// Trains an adapter on a frozen model, for the [`Objective`] that the model is: a language model predicts the next token, a
+/// [`SequenceClassifier`](llmkit_core::models::SequenceClassifier) its labels.
 ///
 /// One seed fixes everything: on the CPU the same run gives the same bits, and a run that was interrupted and resumed gives the bits of
 /// one that was not.
 #[derive(Debug)]
-pub struct Trainer<A> {
-    model: Arc<dyn CausalLm>,
+pub struct Trainer<A, O: ?Sized = dyn CausalLm> {
+    model: Arc<O>,
     adapter: A,
     optimizer: AdamW,
     config: TrainConfig,
@@ -35,7 +37,7 @@ pub struct StepReport {
     pub step: usize,
     /// Steps of the whole run.
     pub total_steps: usize,
-    /// The mean negative log-likelihood of the learned tokens, in nats.
+    /// The mean loss: of tokens and classes the negative log-likelihood, in nats.
     pub loss: f64,
     /// The global norm of the gradients, before clipping.
     pub grad_norm: f64,
@@ -43,8 +45,8 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Tokens read, padding included.
     pub tokens: usize,
-    /// Tokens learned.
-    pub trained_tokens: usize,
+    /// Tokens or labels learned.
+    pub targets: usize,
     /// How long the step took, in seconds.
     pub seconds: f64,
 }
@@ -54,10 +56,12 @@ pub struct StepReport {
 pub struct Report {
     /// Optimizer steps made, those before a resume included.
     pub steps: usize,
-    /// The mean loss over the steps of this run, in nats a learned token.
+    /// The mean loss over the steps of this run.
     pub mean_loss: f64,
     /// The mean loss on the held-out data at the end, if there is any.
     pub heldout_loss: Option<f64>,
+    /// The share of the held-out labels told right at the end, where the objective decides between some.
+    pub heldout_accuracy: Option<f64>,
     /// The last checkpoint written.
     pub checkpoint: Option<PathBuf>,
     /// Whether the run was stopped before its last step.
@@ -71,8 +75,8 @@ pub trait Observer {
         ControlFlow::Continue(())
     }
 
-    /// The held-out data was scored after `step` steps: the mean loss in nats a learned token.
-    fn evaluated(&mut self, _step: usize, _loss: f64) {}
+    /// The held-out data was scored after `step` steps.
+    fn evaluated(&mut self, _step: usize, _evaluation: &Evaluation) {}
 
     /// A checkpoint was written.
     fn saved(&mut self, _folder: &std::path::Path) {}
@@ -84,12 +88,12 @@ pub struct Silent;
 
 impl Observer for Silent {}
 
-impl<A: PeftModule> Trainer<A> {
+impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
     /// Prepares to train `adapter` on `model`.
     ///
     /// # Errors
     /// [`Error::Setting`] if a setting is out of range.
-    pub fn new(model: Arc<dyn CausalLm>, adapter: A, config: TrainConfig) -> Result<Self> {
+    pub fn new(model: Arc<O>, adapter: A, config: TrainConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self {
             model,
@@ -140,11 +144,10 @@ impl<A: PeftModule> Trainer<A> {
     ///
     /// # Errors
     /// [`Error::NoGradient`] if there are any: training would silently leave them as they are.
-    pub fn preflight(&self, examples: &[&Example]) -> Result<()> {
-        let batch = Batch::new(examples, &self.model.device());
-        self.check_gradients(
-            &loss_and_gradients(self.model.as_ref(), &self.adapter, &batch, self.options()).gradients,
-        )
+    pub fn preflight(&self, examples: &[&O::Example]) -> Result<()> {
+        let batch = self.model.batch(examples);
+        let output = self.model.loss_and_gradients(&self.adapter, &batch, self.options());
+        self.check_gradients(&output.gradients)
     }
 
     fn check_gradients(&self, gradients: &Gradients) -> Result<()> {
@@ -154,37 +157,34 @@ impl<A: PeftModule> Trainer<A> {
         if names.is_empty() { Ok(()) } else { Err(Error::NoGradient { names }) }
     }
 
-    /// The mean loss on `examples`, in nats a learned token, without dropout.
+    /// Scores `examples`, without dropout.
     ///
     /// # Errors
-    /// [`Error::NoData`] if no token of them is learned.
-    pub fn evaluate(&self, examples: &[Example]) -> Result<f64> {
-        evaluate(
-            self.model.as_ref(),
-            &self.adapter.valid(),
-            examples,
-            self.config.batch_size,
-            self.config.loss_chunk,
-        )
+    /// [`Error::NoData`] if nothing of them is learned, [`Error::Example`] if the model can't read one.
+    pub fn evaluate(&self, examples: &[O::Example]) -> Result<Evaluation> {
+        let TrainConfig { batch_size, loss_chunk, .. } = self.config;
+        evaluate(self.model.as_ref(), &self.adapter.valid(), examples, batch_size, loss_chunk)
     }
 
     /// Trains on `train` until the last step, or until it is stopped, and scores `heldout` (which may be empty) as the configuration
     /// says.
     ///
     /// # Errors
-    /// [`Error::NoData`] if no token is learned, [`Error::NoGradient`] before the first step, [`Error::NotFinite`] when training
+    /// [`Error::NoData`] if nothing is learned, [`Error::Example`] if the model can't read an example, [`Error::NoGradient`] before the first step, [`Error::NotFinite`] when training
     /// diverges (the adapter stays as it was before that step), [`Error::Resume`] if the data is not that of the resumed checkpoint,
     /// [`Error::Core`] when a checkpoint can't be written.
     pub fn fit(
         &mut self,
-        train: &[Example],
-        heldout: &[Example],
+        train: &[O::Example],
+        heldout: &[O::Example],
         observer: &mut dyn Observer,
     ) -> Result<Report> {
-        if train.iter().all(|example| example.trained_tokens() == 0) {
-            return Err(Error::NoData { reason: "no example has a token to learn".into() });
+        if train.iter().all(|example| self.model.targets(example) == 0) {
+            return Err(Error::NoData { reason: "no example has a token or label to learn".into() });
         }
-        let data = fingerprint(train);
+        self.model.check(train)?;
+        self.model.check(heldout)?;
+        let data = self.fingerprint(train);
         if self.optimizer.steps() > 0 && self.position.data != data {
             return Err(Error::Resume {
                 path: self.resumed_from.clone().unwrap_or_default(),
@@ -194,11 +194,12 @@ impl<A: PeftModule> Trainer<A> {
         self.position.data = data;
         let total_steps = self.config.total_steps(train.len());
         let schedule = self.config.schedule(total_steps);
-        let lengths: Vec<usize> = train.iter().map(|example| example.ids.len()).collect();
+        let lengths: Vec<usize> = train.iter().map(|example| self.model.tokens(example)).collect();
         let mut report = Report {
             steps: self.optimizer.steps(),
             mean_loss: 0.0,
             heldout_loss: None,
+            heldout_accuracy: None,
             checkpoint: None,
             interrupted: false,
         };
@@ -221,7 +222,7 @@ impl<A: PeftModule> Trainer<A> {
                 let due = |every: usize| every > 0 && report.steps.is_multiple_of(every);
                 let last = report.steps == total_steps;
                 if due(self.config.eval_every) && !last && !heldout.is_empty() {
-                    observer.evaluated(report.steps, self.evaluate(heldout)?);
+                    observer.evaluated(report.steps, &self.evaluate(heldout)?);
                 }
                 if due(self.config.checkpoint_every) || (stop && !last) {
                     report.checkpoint = self.save_checkpoint(report.steps, observer)?;
@@ -236,44 +237,44 @@ impl<A: PeftModule> Trainer<A> {
 
         report.mean_loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
         if !report.interrupted && !heldout.is_empty() {
-            let loss = self.evaluate(heldout)?;
-            observer.evaluated(report.steps, loss);
-            report.heldout_loss = Some(loss);
+            let evaluation = self.evaluate(heldout)?;
+            observer.evaluated(report.steps, &evaluation);
+            report.heldout_loss = Some(evaluation.loss);
+            report.heldout_accuracy = evaluation.accuracy;
         }
         Ok(report)
     }
 
     fn step(
         &mut self,
-        train: &[Example],
+        train: &[O::Example],
         batches: &[Vec<usize>],
         learning_rate: f64,
         step: usize,
         total_steps: usize,
     ) -> Result<StepReport> {
         let begin = Instant::now();
-        let device = self.model.device();
         let mut gradients = Gradients::new();
-        let (mut loss_sum, mut trained_tokens, mut tokens) = (0.0, 0, 0);
+        let (mut loss_sum, mut targets, mut tokens) = (0.0, 0, 0);
         for (index, batch) in batches.iter().enumerate() {
-            let examples: Vec<&Example> = batch.iter().map(|example| &train[*example]).collect();
-            let batch = Batch::new(&examples, &device);
+            let examples: Vec<_> = batch.iter().map(|example| &train[*example]).collect();
+            let batch = self.model.batch(&examples);
             let dropout_seed = derive(derive(self.config.seed, step as u64), index as u64);
             let adapter = self.adapter.clone().with_dropout_seed(Some(dropout_seed));
-            let output = loss_and_gradients(self.model.as_ref(), &adapter, &batch, self.options());
+            let output = self.model.loss_and_gradients(&adapter, &batch, self.options());
             gradients.merge(output.gradients);
             loss_sum += output.loss_sum;
-            trained_tokens += output.tokens;
-            tokens += batch.tokens();
+            targets += output.targets;
+            tokens += output.tokens;
         }
-        // A step without a token to learn leaves everything as it is, but it counts, so that the schedule keeps its length.
-        let per_token = 1.0 / trained_tokens.max(1) as f64;
-        let loss = loss_sum * per_token;
+        // A step with nothing to learn leaves everything as it is, but it counts, so that the schedule keeps its length.
+        let per_target = 1.0 / targets.max(1) as f64;
+        let loss = loss_sum * per_target;
         finite(step, "loss", loss)?;
-        if self.optimizer.steps() == 0 && trained_tokens > 0 {
+        if self.optimizer.steps() == 0 && targets > 0 {
             self.check_gradients(&gradients)?;
         }
-        gradients.scale(per_token);
+        gradients.scale(per_target);
         if let Some(penalty) = self.adapter.penalty() {
             gradients.accumulate(&self.adapter, penalty.backward());
         }
@@ -287,7 +288,13 @@ impl<A: PeftModule> Trainer<A> {
         let adapter = self.optimizer.step_at(self.adapter.clone(), &gradients, learning_rate, &factors);
         self.adapter = adapter.after_step(&Progress { step, total_steps, gradients: &gradients });
         let seconds = begin.elapsed().as_secs_f64();
-        Ok(StepReport { step, total_steps, loss, grad_norm, learning_rate, tokens, trained_tokens, seconds })
+        Ok(StepReport { step, total_steps, loss, grad_norm, learning_rate, tokens, targets, seconds })
+    }
+
+    /// Equal for equal data in equal order, and otherwise almost never.
+    fn fingerprint(&self, examples: &[O::Example]) -> u64 {
+        let start = examples.len() as u64;
+        examples.iter().fold(start, |hash, example| self.model.fingerprint(example, hash))
     }
 
     fn options(&self) -> StepOptions {
@@ -305,36 +312,28 @@ impl<A: PeftModule> Trainer<A> {
     }
 }
 
-/// The mean loss of `model` with `adapter` on `examples`, in nats a learned token.
+/// How well `objective`'s model does with `adapter` on `examples`.
 ///
 /// # Errors
-/// [`Error::NoData`] if no token of them is learned.
-pub fn evaluate(
-    model: &dyn CausalLm,
-    adapter: &dyn llmkit_core::Adapter,
-    examples: &[Example],
+/// [`Error::NoData`] if nothing of them is learned, [`Error::Example`] if the model can't read one.
+pub fn evaluate<O: Objective + ?Sized>(
+    objective: &O,
+    adapter: &dyn Adapter,
+    examples: &[O::Example],
     batch_size: usize,
     loss_chunk: usize,
-) -> Result<f64> {
-    let tokens: usize = examples.iter().map(Example::trained_tokens).sum();
-    if tokens == 0 {
-        return Err(Error::NoData { reason: "no held-out example has a token to predict".into() });
+) -> Result<Evaluation> {
+    if examples.iter().all(|example| objective.targets(example) == 0) {
+        return Err(Error::NoData { reason: "no held-out example has a token or label to predict".into() });
     }
-    let mut order: Vec<&Example> = examples.iter().collect();
-    order.sort_by_key(|example| example.ids.len());
-    let device = model.device();
-    let sums = order
-        .chunks(batch_size)
-        .map(|batch| evaluate_batch(model, adapter, &Batch::new(batch, &device), loss_chunk));
-    Ok(sums.sum::<f64>() / tokens as f64)
-}
-
-/// Equal for equal data in equal order, and otherwise almost never.
-fn fingerprint(examples: &[Example]) -> u64 {
-    examples.iter().fold(examples.len() as u64, |hash, example| {
-        let start = derive(hash, ((example.ids.len() as u64) << 32) | example.prompt_len as u64);
-        example.ids.iter().fold(start, |hash, id| derive(hash, u64::from(*id)))
-    })
+    objective.check(examples)?;
+    let mut order: Vec<&O::Example> = examples.iter().collect();
+    order.sort_by_key(|example| objective.tokens(example));
+    let scores =
+        order.chunks(batch_size).map(|batch| objective.score(adapter, &objective.batch(batch), loss_chunk));
+    let Score { loss_sum, targets, correct } = scores.fold(Score::default(), Score::and);
+    let share = |correct| correct as f64 / targets as f64;
+    Ok(Evaluation { loss: loss_sum / targets as f64, accuracy: correct.map(share) })
 }
 
 fn finite(step: usize, what: &'static str, value: f64) -> Result<()> {

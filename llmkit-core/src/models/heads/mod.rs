@@ -1,5 +1,6 @@
 //! What stands on top of an encoder.
 
+mod fresh;
 mod masked_lm;
 mod sequence_classifier;
 mod token_classifier;

@@ -17,6 +17,7 @@ pub struct SequenceClassifier {
     /// `[labels, hidden]`
     pub(in crate::models) output: Linear,
     pub(in crate::models) labels: Vec<String>,
+    pub(in crate::models) config: Value,
 }
 
 /// One vector for a sequence, for the last layer to read.
@@ -57,6 +58,16 @@ impl SequenceClassifier {
     ) -> Tensor<2> {
         let [_, given] = ids.dims();
         let hidden = self.encoder.forward(ids, lengths, token_types, adapter);
+        let [_, seq, _] = hidden.dims();
+        let lengths: Vec<_> = lengths.iter().map(|length| length + seq - given).collect();
+        self.head(hidden, &lengths, adapter)
+    }
+
+    /// The head alone, over what [`Encoder::finish`] gave; `lengths` count the positions of the adapter's prompt, if there is one.
+    ///
+    /// # Shapes
+    /// `[batch, seq, hidden]` to `[batch, labels]`.
+    pub fn head(&self, hidden: Tensor<3>, lengths: &[usize], adapter: &dyn Adapter) -> Tensor<2> {
         let pooled = match &self.pooling {
             Pooling::Pooler => {
                 let pooled = self.encoder.pooled(hidden, adapter);
@@ -64,9 +75,7 @@ impl SequenceClassifier {
             }
             Pooling::First(transform) => transform.forward(first(hidden), adapter),
             Pooling::Mean(transform) => {
-                let [_, seq, _] = hidden.dims();
-                let lengths: Vec<_> = lengths.iter().map(|length| length + seq - given).collect();
-                let mask = mask(&lengths, seq, &hidden.device());
+                let mask = mask(lengths, hidden.dims()[1], &hidden.device());
                 let mean = (hidden * mask.clone()).sum_dim(1) / mask.sum_dim(1);
                 transform.forward(mean, adapter)
             }
@@ -88,7 +97,7 @@ impl SequenceClassifier {
 
 impl Model for SequenceClassifier {
     fn config(&self) -> &Value {
-        self.encoder.config()
+        &self.config
     }
 
     fn num_blocks(&self) -> usize {

@@ -23,6 +23,11 @@ impl Transform {
         Self { dense: Linear::load(weights, width, width, bias), activation, norm: None }
     }
 
+    /// A layer that is already there.
+    pub(super) fn new(dense: Linear, activation: Activation, norm: Option<Norm>) -> Self {
+        Self { dense, activation, norm }
+    }
+
     /// Reads the normalisation.
     pub(in crate::models) fn with_norm(mut self, weights: &Weights<'_>, config: NormConfig) -> Self {
         self.norm = Some(Norm::load(weights, self.dense.d_output(), config));
