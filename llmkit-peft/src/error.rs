@@ -139,6 +139,40 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// An output is no number, so that there is nothing to compare.
+    #[error("sample {sample}: an output is {value}; look at the weights of the model and the adapter")]
+    Output {
+        /// The sample, from 0.
+        sample: usize,
+        /// The output.
+        value: f32,
+    },
+    /// Two models that should be the same but for their weights are not.
+    #[error(
+        "the two models are not of one architecture: expected {expected}, found {found}; take the model that the other was made from"
+    )]
+    OtherModel {
+        /// The first layer that differs.
+        path: String,
+        /// What the first model has.
+        expected: String,
+        /// What the second has.
+        found: String,
+    },
+    /// A file would hold the base model rather than the fine-tuned one.
+    #[error(
+        "{}: stored as {weights}, only {:.1} % of what the adapter changes would be left, as the base lies on that grid; \
+         store it as F16 or Q8_0, or keep the adapter beside the quantised base",
+        path.display(), 100.0 * kept
+    )]
+    UpdateLost {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The type of its weights.
+        weights: String,
+        /// The share of the update that would be left.
+        kept: f64,
+    },
     /// A training checkpoint can't be resumed.
     #[error("cannot resume from {}: {reason}", path.display())]
     Resume {

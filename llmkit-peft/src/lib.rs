@@ -42,7 +42,8 @@
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
 //! - [`load_adapter`]: whatever method a folder holds;
 //! - [`AdapterSet`]: several adapters by name, to switch between; [`StackedAdapters`] together, [`RowAdapters`] one for each row;
-//! - [`merge`]: a model with the adapter worked in;
+//! - [`merge`]: a model with the adapter worked in, [`verify_merge`] and [`rounding_report`] to see that it is right and stays so;
+//! - [`combine`]: several LoRAs made into one; [`extract`]: a LoRA out of a model that was fine-tuned whole; [`Spectrum`]: what ranks are used;
 //! - [`data`]: Alpaca files to examples, examples to batches;
 //! - [`train`]: losses and gradients, the optimizer, the trainer with its checkpoints.
 //!
@@ -55,6 +56,7 @@ mod combine;
 pub mod data;
 mod dropout;
 mod error;
+mod extract;
 mod layers;
 mod linalg;
 mod load;
@@ -62,13 +64,18 @@ mod lora;
 mod merge;
 mod method;
 mod parameters;
+mod rounding;
 mod several;
+mod spectrum;
 mod summary;
 pub mod train;
+mod verify;
+mod weights;
 
 pub use combine::{Combination, MajoritySign, Rule, combine};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
+pub use extract::{ExtractConfig, ExtractRank, ExtractReport, ExtractedLayer, extract};
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
     TargetModules, Targets, TunedLayer,
@@ -77,5 +84,8 @@ pub use load::load_adapter;
 pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, Sizes};
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
+pub use rounding::{LayerRounding, RoundingReport, rounding_report, save_merged_gguf};
 pub use several::{AdapterSet, Effect, Place, RowAdapters, StackedAdapters};
+pub use spectrum::{LayerSpectrum, Spectrum};
 pub use summary::{ParameterSummary, trainable_parameters};
+pub use verify::{Difference, MergeReport, Scored, verify_merge};

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use crate::layers::{MemoryTensors, ParamRef, TunedLayer};
-use crate::linalg::{Matrix, Svd, qr, svd_thin};
+use crate::linalg::{Matrix, Svd, qr, svd_double};
 use crate::{AdapterFolder, Error, Lora, Result};
 
 /// A LoRA's update of one layer, `scale B A`, on the host.
@@ -96,7 +96,7 @@ impl Factors {
     pub(crate) fn svd(&self, path: &str) -> Result<Svd> {
         let (of_b, of_a) = (qr(&self.b, path)?, qr(&self.a.transposed(), path)?);
         let core = of_b.r.matmul(&of_a.r.transposed());
-        let mut svd = svd_thin(&core, self.rank(), path)?;
+        let mut svd = svd_double(&core, self.rank(), path)?;
         svd.s.iter_mut().for_each(|value| *value *= self.scale.abs() as f32);
         let mut u = of_b.q.matmul(&svd.u);
         if self.scale < 0.0 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use llmkit_core::models::Model;
 
-pub(crate) use factors::Factors;
+pub(crate) use factors::{Factors, FactorsPlace};
 pub use rule::{MajoritySign, Rule};
 
 use crate::layers::MemoryTensors;
@@ -153,7 +153,7 @@ fn combine_layer(path: &str, parts: &[(Factors, f64)], how: Combination, rank: u
             let weights: Vec<f32> = parts.iter().map(|(_, weight)| *weight as f32).collect();
             let updates = updates.into_iter().map(|update| update.values).collect();
             let update = rule.apply(updates, &weights, &mut Draws::new(rule, path));
-            let svd = crate::linalg::svd_thin(&Matrix::new(rows, columns, update), rank, path)?;
+            let svd = crate::linalg::svd_double(&Matrix::new(rows, columns, update), rank, path)?;
             Ok(Factors::from_svd(svd, rank, place))
         }
     }
