@@ -78,10 +78,10 @@ pub use error::{Error, Result};
 pub use extract::{ExtractConfig, ExtractRank, ExtractReport, ExtractedLayer, extract};
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
-    TargetModules, Targets, TunedLayer,
+    TargetModules, Targets, TokenIndices, TokenRows, TunedLayer,
 };
 pub use load::load_adapter;
-pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, Sizes};
+pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, LoraPlus, LoraShared, Sizes};
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
 pub use rounding::{LayerRounding, RoundingReport, rounding_report, save_merged_gguf};

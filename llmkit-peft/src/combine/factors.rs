@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::layers::{MemoryTensors, ParamRef, TunedLayer};
+use crate::layers::{MemoryTensors, TunedLayer};
 use crate::linalg::{Matrix, Svd, qr, svd_double};
 use crate::{AdapterFolder, Error, Lora, Result};
 
@@ -39,20 +39,19 @@ impl Factors {
     /// [`Error::Combination`] if some layer's is more than a product of two factors.
     pub(crate) fn of(lora: &Lora) -> Result<BTreeMap<String, Self>> {
         let of_layer = |layer: &crate::LoraLayer| {
-            let (mut a, mut b, mut place) = (None, None, FactorsPlace::Linear);
-            for named in layer.tensors() {
-                let ParamRef::Matrix(param) = named.param else { return Err(more(layer.path(), &named.key)) };
-                let matrix = || Some(Matrix::from_tensor(param.val()));
-                match named.key.as_str() {
-                    "lora_A.weight" => a = matrix(),
-                    "lora_B.weight" => b = matrix(),
-                    "lora_embedding_A" => (a, place) = (matrix(), FactorsPlace::Embedding),
-                    "lora_embedding_B" => b = matrix(),
-                    other => return Err(more(layer.path(), other)),
-                }
+            let path = layer.path();
+            let place = if layer.is_embedding() { FactorsPlace::Embedding } else { FactorsPlace::Linear };
+            if let Some(more) =
+                layer.tensors().iter().find(|named| !place.names().contains(&named.key.as_str()))
+            {
+                return Err(not_a_product(path, &format!("has `{}`", more.key)));
             }
-            let Some((a, b)) = a.zip(b) else { return Err(more(layer.path(), "other factors")) };
-            Ok((layer.path().to_owned(), Self { a, b, scale: layer.sizes().scale, place }))
+            if let Some(head) = layer.other_paths().first() {
+                return Err(not_a_product(path, &format!("acts on {head} as well")));
+            }
+            let (a, b) = layer.factors();
+            let (a, b) = (Matrix::from_tensor(a), Matrix::from_tensor(b));
+            Ok((path.to_owned(), Self { a, b, scale: layer.sizes().scale, place }))
         };
         lora.layers().iter().map(of_layer).collect()
     }
@@ -133,6 +132,6 @@ impl Factors {
     }
 }
 
-fn more(path: &str, what: &str) -> Error {
-    Error::Combination { reason: format!("{path} has `{what}`, and is more than a product of two factors") }
+fn not_a_product(path: &str, why: &str) -> Error {
+    Error::Combination { reason: format!("{path} {why}, and is more than a product of two factors") }
 }

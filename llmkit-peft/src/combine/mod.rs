@@ -44,7 +44,7 @@ pub enum Combination {
 ///
 /// # Errors
 /// [`Error::Combination`] where there is no adapter, a weight or density is impossible, ranks differ for [`Combination::Factors`], two adapters
-/// train the same layer whole, or an adapter has what is not an update of low rank (trained biases, `lora_bias`, DoRA).
+/// train the same layer whole, or an adapter has what is not an update of low rank (trained biases or tokens, `lora_bias`, DoRA).
 /// [`Error::Factorisation`] for weights that are not finite.
 pub fn combine(model: &dyn Model, adapters: &[(&Lora, f64)], how: Combination) -> Result<Lora> {
     let refuse = |reason: String| Err(Error::Combination { reason });
@@ -64,6 +64,11 @@ pub fn combine(model: &dyn Model, adapters: &[(&Lora, f64)], how: Combination) -
         if lora.config().bias != Bias::None {
             return refuse(format!(
                 "adapter {index} trains biases; only updates of low rank can be combined"
+            ));
+        }
+        if lora.config().trainable_token_indices.is_some() {
+            return refuse(format!(
+                "adapter {index} trains tokens; only updates of low rank can be combined"
             ));
         }
         let factors = Factors::of(lora).map_err(|error| match error {

@@ -7,6 +7,7 @@ mod memory;
 mod named;
 mod saved;
 mod targets;
+mod tokens;
 mod tuned;
 
 pub use config::{Bias, MethodConfig, Scope};
@@ -18,4 +19,5 @@ pub use named::{Named, ParamRef};
 pub use saved::{SavedLayer, SavedLayers};
 pub use targets::{TargetModules, Targets};
 pub(crate) use targets::{compile_pattern, lookup_pattern};
+pub use tokens::{TokenIndices, TokenRows};
 pub use tuned::{Attach, TunedLayer};

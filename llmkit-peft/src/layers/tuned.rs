@@ -10,7 +10,7 @@ use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{MethodConfig, Named};
+use super::{AdapterFolder, MethodConfig, Named};
 use crate::dropout::{Dropout, derive};
 use crate::{Progress, Result};
 
@@ -105,14 +105,43 @@ pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync {
     /// The tensors that train, each with the end of its key: `lora_A.weight`.
     fn tensors(&self) -> Vec<Named<'_>>;
 
+    /// The paths of other layers that this state acts on as well: a head that is tied to the embedding.
+    fn other_paths(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What the file holds of the layer, with whole keys: by default, [`tensors`](Self::tensors).
+    fn file_tensors(&self) -> Vec<(String, TensorData<'static>)> {
+        let prefix = format!("{}{}.", AdapterFolder::PREFIX, self.path());
+        self.tensors()
+            .into_iter()
+            .map(|named| (format!("{prefix}{}", named.key), named.param.data()))
+            .collect()
+    }
+
+    /// Whole keys of the file that [`attach`](Self::attach) read beside those of [`tensors`](Self::tensors).
+    fn read_keys(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The configuration that belongs to [`file_tensors`](Self::file_tensors): by default, the method's own.
+    fn file_config(_layers: &[Self], config: &Self::Config) -> Self::Config {
+        config.clone()
+    }
+
     /// Works the state into the layer's weights, so that the layer alone computes the same.
     ///
     /// # Errors
     /// [`Error::NotMergeable`](crate::Error::NotMergeable) if that can't be.
     fn merge(&self, layer: LayerMut<'_>, shared: &Self::Shared) -> Result<()>;
 
-    /// As [`PeftModule::learning_rate_factors`](crate::PeftModule::learning_rate_factors).
-    fn learning_rate_factors(_layers: &[Self], _config: &Self::Config) -> BTreeMap<ParamId, f64> {
+    /// As [`PeftModule::learning_rate_factors`](crate::PeftModule::learning_rate_factors); `others` are the tensors that train beside the
+    /// method.
+    fn learning_rate_factors(
+        _layers: &[Self],
+        _config: &Self::Config,
+        _others: &[Named<'_>],
+    ) -> BTreeMap<ParamId, f64> {
         BTreeMap::new()
     }
 

@@ -1,8 +1,13 @@
 mod config;
+mod dora;
+mod init;
 mod layer;
+mod plus;
 
-pub use config::{InitLora, LoraConfig, Sizes};
-pub use layer::LoraLayer;
+pub use config::{LoraConfig, Sizes};
+pub use init::InitLora;
+pub use layer::{LoraLayer, LoraShared};
+pub use plus::LoraPlus;
 
 use crate::layers::{LayerMethod, TunedLayer};
 
