@@ -188,7 +188,7 @@ fn update(path: &str, change: &Matrix, energy: f64, rank: ExtractRank) -> Result
     let most = match rank {
         ExtractRank::Fixed(rank) | ExtractRank::Energy { most: rank, .. } => rank,
     };
-    let Svd { u, s, vt } = decompose(change, most, path)?;
+    let Svd { u, s, vt } = decompose(change, most, EXACT_SIZE, path)?;
     let squared = |values: &[f32]| squares(values) / energy.max(f64::MIN_POSITIVE);
     let rank = match rank {
         ExtractRank::Fixed(rank) => rank.min(s.len()),
@@ -205,10 +205,11 @@ fn update(path: &str, change: &Matrix, energy: f64, rank: ExtractRank) -> Result
     Ok((Factors { a, b, scale: 1.0, place: FactorsPlace::Linear }, extracted))
 }
 
-/// The `most` largest singular values of `matrix` and their vectors, exactly where that is quick.
-pub(crate) fn decompose(matrix: &Matrix, most: usize, path: &str) -> Result<Svd> {
+/// The `most` largest singular values of `matrix` and their vectors: exactly where the smaller side is at most `exact_size` or not much more
+/// than `most`, else by a random sketch.
+pub(crate) fn decompose(matrix: &Matrix, most: usize, exact_size: usize, path: &str) -> Result<Svd> {
     let size = matrix.rows.min(matrix.columns);
-    if size <= EXACT_SIZE || 4 * most >= size {
+    if size <= exact_size || 4 * most >= size {
         svd_double(matrix, most, path)
     } else {
         svd_randomised(matrix, most, ITERATIONS, &mut ChaCha8Rng::seed_from_u64(0), path)

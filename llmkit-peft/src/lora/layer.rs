@@ -668,13 +668,3 @@ mod tests {
         }
     }
 }
-
-/// Box and Muller's method (1958).
-fn normal(len: usize, std: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    (0..len)
-        .map(|_| {
-            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-            (std * radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()) as f32
-        })
-        .collect()
-}
