@@ -40,6 +40,7 @@
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
+//! - [`FullFineTune`]: the whole model, or some of its layers, through the same trainer;
 //! - [`load_adapter`]: whatever method a folder holds;
 //! - [`AdapterSet`]: several adapters by name, to switch between; [`StackedAdapters`] together, [`RowAdapters`] one for each row;
 //! - [`merge`]: a model with the adapter worked in, [`verify_merge`] and [`rounding_report`] to see that it is right and stays so;
@@ -52,34 +53,47 @@
 //! `cpu` (the default), `wgpu` and `cuda` build a backend in; they add up, and [`llmkit_core::Device`] chooses when the program runs.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adalora;
+mod bitfit;
 mod combine;
 pub mod data;
 mod dropout;
 mod error;
 mod extract;
+mod full;
+mod ia3;
 mod layers;
 mod linalg;
+mod ln_tuning;
 mod load;
 mod lora;
 mod merge;
 mod method;
 mod parameters;
+mod random;
 mod rounding;
 mod several;
 mod spectrum;
 mod summary;
+mod torch_random;
 pub mod train;
+mod vera;
 mod verify;
 mod weights;
 
+pub use adalora::{AdaLora, AdaLoraConfig, AdaLoraLayer};
+pub use bitfit::{BitFit, BitFitConfig, BitFitLayer, NormWeights};
 pub use combine::{Combination, MajoritySign, Rule, combine};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
 pub use extract::{ExtractConfig, ExtractRank, ExtractReport, ExtractedLayer, extract};
+pub use full::FullFineTune;
+pub use ia3::{Feedforward, Ia3, Ia3Config, Ia3Layer};
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
     TargetModules, Targets, TokenIndices, TokenRows, TunedLayer,
 };
+pub use ln_tuning::{LnTuning, LnTuningConfig, LnTuningLayer};
 pub use load::load_adapter;
 pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, LoraPlus, LoraShared, Sizes};
 pub use merge::merge;
@@ -88,4 +102,5 @@ pub use rounding::{LayerRounding, RoundingReport, rounding_report, save_merged_g
 pub use several::{AdapterSet, Effect, Place, RowAdapters, StackedAdapters};
 pub use spectrum::{LayerSpectrum, Spectrum};
 pub use summary::{ParameterSummary, trainable_parameters};
+pub use vera::{Projections, Vera, VeraConfig, VeraLayer};
 pub use verify::{Difference, MergeReport, Scored, verify_merge};

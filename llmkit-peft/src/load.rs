@@ -3,7 +3,7 @@ use std::path::Path;
 use llmkit_core::models::Model;
 use serde_json::Value;
 
-use crate::{AdapterFolder, Error, Lora, Method, Result};
+use crate::{AdaLora, AdapterFolder, BitFit, Error, Ia3, LnTuning, Lora, Method, Result, Vera};
 
 /// Reads a folder of any method, as its configuration says which.
 ///
@@ -21,10 +21,19 @@ pub fn load_adapter(model: &dyn Model, folder: impl AsRef<Path>) -> Result<Box<d
     let config: Value = serde_json::from_str(&files.config()?)
         .map_err(|error| wrong("(the whole file)", "a JSON object", error.to_string()))?;
     Ok(match config["peft_type"].as_str() {
+        Some("ADALORA") => Box::new(AdaLora::load(model, folder)?),
+        Some("BEFT") => Box::new(BitFit::load(model, folder)?),
+        Some("IA3") => Box::new(Ia3::load(model, folder)?),
+        Some("LN_TUNING") => Box::new(LnTuning::load(model, folder)?),
         Some("LORA") => Box::new(Lora::load(model, folder)?),
+        Some("VERA") => Box::new(Vera::load(model, folder)?),
         _ => {
             let found = config["peft_type"].to_string();
-            return Err(wrong("peft_type", "a method that llmkit has: LORA", found));
+            return Err(wrong(
+                "peft_type",
+                "a method that llmkit has: ADALORA, BEFT, IA3, LN_TUNING, LORA, VERA",
+                found,
+            ));
         }
     })
 }

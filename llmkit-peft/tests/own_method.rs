@@ -35,6 +35,10 @@ impl MethodConfig for SsfConfig {
         &self.scope
     }
 
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
+    }
+
     fn validate(&self, _: &Path) -> Result<()> {
         Ok(())
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::encoder::{attend, first};
 use super::encoder_config::{activation, divides};
-use super::{ConfigReader, Encoder, Extent, Model};
+use super::{ConfigReader, Encoder, Extent, Model, Task};
 use crate::Result;
 use crate::adapter::{Adapter, Site, Sublayer};
 use crate::nn::{Activation, Embedding, KeyValue, Layer, LayerMut, Linear, Norm, NormConfig, Weights};
@@ -200,6 +200,10 @@ impl Bert {
 impl Model for Bert {
     fn config(&self) -> &Value {
         &self.config
+    }
+
+    fn task(&self) -> Task {
+        Task::FeatureExtraction
     }
 
     fn num_blocks(&self) -> usize {

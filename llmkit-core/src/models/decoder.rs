@@ -3,7 +3,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
-use super::{CausalLm, Model};
+use super::{CausalLm, Model, Task};
 use crate::adapter::{Adapter, Site, Sublayer};
 use crate::nn::{
     Attention, Embedding, Layer, LayerCache, LayerMut, Linear, MixtureOfExperts, Mlp, Norm, Positions, Rope,
@@ -116,6 +116,10 @@ impl DecoderBlock {
 impl Model for Decoder {
     fn config(&self) -> &Value {
         &self.config
+    }
+
+    fn task(&self) -> Task {
+        Task::CausalLm
     }
 
     fn num_blocks(&self) -> usize {

@@ -12,6 +12,9 @@ pub trait Model: Debug + Send + Sync {
     /// The configuration as its `config.json` holds it, fields that llmkit doesn't know included.
     fn config(&self) -> &Value;
 
+    /// What the model computes.
+    fn task(&self) -> Task;
+
     /// How many blocks there are.
     fn num_blocks(&self) -> usize;
 
@@ -28,6 +31,22 @@ pub trait Model: Debug + Send + Sync {
 
     /// Shows every layer, in the checkpoint's order. A tied head is shown as well, as the linear layer that it acts as.
     fn visit(&self, see: &mut dyn FnMut(Layer<'_>));
+}
+
+/// What a model computes from its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Task {
+    /// The next token of each position.
+    CausalLm,
+    /// The token that stands at each position.
+    MaskedLm,
+    /// The label of each sequence.
+    SequenceClassification,
+    /// The label of each token.
+    TokenClassification,
+    /// A vector for each token.
+    FeatureExtraction,
 }
 
 /// A model of which a copy with other weights can be made.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::encoder::attend;
 use super::encoder_config::{activation, divides};
-use super::{ConfigReader, Encoder, Extent, Model};
+use super::{ConfigReader, Encoder, Extent, Model, Task};
 use crate::Result;
 use crate::adapter::{Adapter, Site, Sublayer};
 use crate::nn::{
@@ -227,6 +227,10 @@ impl ModernBertConfig {
 impl Model for ModernBert {
     fn config(&self) -> &Value {
         &self.config
+    }
+
+    fn task(&self) -> Task {
+        Task::FeatureExtraction
     }
 
     fn num_blocks(&self) -> usize {

@@ -3,8 +3,9 @@ use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::Tensor;
+use serde_json::Value;
 
-use super::CausalLm;
+use super::Model;
 use crate::checkpoint::{FloatType, TensorData, TensorInfo, TensorSource, save_sharded, write_atomic};
 use crate::nn::Layer;
 use crate::{Error, Result};
@@ -38,12 +39,12 @@ impl SaveOptions {
 }
 
 /// The tensors of a model in memory, under their names in the checkpoint; a tied head is left out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ModelTensors {
     tensors: BTreeMap<String, Parameter>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Parameter {
     Vector(Tensor<1>),
     Matrix(Tensor<2>),
@@ -51,21 +52,27 @@ enum Parameter {
 
 impl ModelTensors {
     /// Shares the tensors of `model`.
-    pub fn new(model: &dyn CausalLm) -> Self {
+    pub fn new(model: &dyn Model) -> Self {
         let mut tensors = BTreeMap::new();
         model.visit(&mut |layer| {
             let path = layer.path();
             let (weight, bias) = match layer {
-                Layer::Linear(_) if model.is_tied() && path == "lm_head" => return,
                 Layer::Linear(linear) => (Parameter::Matrix(linear.weight.clone()), &linear.bias),
                 Layer::Norm(norm) => (Parameter::Vector(norm.weight.clone()), &norm.bias),
                 Layer::Embedding(embedding) => (Parameter::Matrix(embedding.weight.clone()), &None),
             };
-            tensors.insert(format!("{path}.weight"), weight);
+            if !(model.is_tied() && model.head_path() == Some(path)) {
+                tensors.insert(format!("{path}.weight"), weight);
+            }
             let bias = bias.clone().map(|bias| (format!("{path}.bias"), Parameter::Vector(bias)));
             tensors.extend(bias);
         });
         Self { tensors }
+    }
+
+    /// Leaves out what `keep` says no to.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.tensors.retain(|name, _| keep(name));
     }
 
     /// The tensors for writing, rounded to `dtype`.
@@ -120,12 +127,26 @@ impl TensorSource for ModelTensors {
 ///
 /// # Errors
 /// [`Error::Io`] when a file can't be written; what was there before stays.
-pub fn save_model(model: &dyn CausalLm, folder: impl AsRef<Path>, options: SaveOptions) -> Result<()> {
+pub fn save_model(model: &dyn Model, folder: impl AsRef<Path>, options: SaveOptions) -> Result<()> {
+    let tensors = ModelTensors::new(model).into_data(options.dtype);
+    save_model_parts(model.config(), tensors, folder, options)
+}
+
+/// The same of a model that exists in parts: its configuration, and its tensors under their names in the checkpoint, stored as they
+/// are.
+///
+/// # Errors
+/// As [`save_model`].
+pub fn save_model_parts(
+    config: &Value,
+    tensors: impl IntoIterator<Item = (String, TensorData<'static>)>,
+    folder: impl AsRef<Path>,
+    options: SaveOptions,
+) -> Result<()> {
     let folder = folder.as_ref();
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    let tensors = ModelTensors::new(model).into_data(options.dtype);
     save_sharded(folder, tensors, None, options.max_shard_bytes)?;
-    let mut config = model.config().clone();
+    let mut config = config.clone();
     // transformers 5 reads the first name, earlier ones the second.
     let dtype = match options.dtype {
         FloatType::F32 => "float32",

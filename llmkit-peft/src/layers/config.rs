@@ -3,6 +3,7 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use indexmap::IndexMap;
+use llmkit_core::models::{Model, Task};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -41,7 +42,7 @@ pub struct Scope {
     /// The base model's name, for other programs.
     #[serde(default)]
     pub base_model_name_or_path: Option<String>,
-    /// What the model is for; default `CAUSAL_LM`.
+    /// What the model is for, in PEFT's words; default what the model computes, such as `CAUSAL_LM`.
     #[serde(default)]
     pub task_type: Option<String>,
     /// Fields that llmkit doesn't act on; they are written back as they came.
@@ -56,7 +57,7 @@ pub enum Bias {
     /// None.
     #[default]
     None,
-    /// Every bias of the model's linear layers.
+    /// Every bias of the model, those of normalisations included.
     All,
     /// Those of the layers that the method acts on: PEFT's `lora_only`, `boft_only` and so on.
     #[serde(rename = "lora_only", alias = "boft_only", alias = "oft_only", alias = "vera_only")]
@@ -73,7 +74,7 @@ impl Scope {
             layers_pattern: None,
             modules_to_save: Vec::new(),
             base_model_name_or_path: None,
-            task_type: Some("CAUSAL_LM".into()),
+            task_type: None,
             other: Map::new(),
         }
     }
@@ -93,9 +94,43 @@ impl Scope {
         Self { modules_to_save: modules.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// Sets what the model is for, in PEFT's words: `CAUSAL_LM`, `SEQ_CLS`, `TOKEN_CLS`, `FEATURE_EXTRACTION`.
+    /// Sets what the model is for, in PEFT's words: `CAUSAL_LM`, `SEQ_CLS`, `TOKEN_CLS`, `FEATURE_EXTRACTION`. The default follows from the
+    /// model.
     pub fn with_task_type(self, task_type: impl Into<String>) -> Self {
         Self { task_type: Some(task_type.into()), ..self }
+    }
+
+    /// What PEFT fills in when it makes a fresh adapter: the task and, for classifiers, that their head trains whole.
+    pub(crate) fn complete_for(&mut self, model: &dyn Model) {
+        if self.task_type.is_none() {
+            self.task_type = task_type(model.task()).map(str::to_owned);
+        }
+        if is_classifier(model) {
+            let missing =
+                CLASSIFIERS.iter().filter(|name| !self.modules_to_save.iter().any(|own| own == *name));
+            let missing: Vec<_> = missing.map(|name| (*name).to_owned()).collect();
+            self.modules_to_save.extend(missing);
+        }
+    }
+
+    /// Refuses what PEFT would ignore: fields that its configuration of the method doesn't have.
+    pub(crate) fn check_absent(&self, absent: &[&str], origin: &Path) -> Result<()> {
+        let given = |field: &str| match field {
+            "exclude_modules" => self.exclude_modules.is_some(),
+            "layers_to_transform" => self.layers_to_transform.is_some(),
+            "layers_pattern" => self.layers_pattern.is_some(),
+            _ => false,
+        };
+        match absent.iter().find(|field| given(field)) {
+            None => Ok(()),
+            Some(field) => Err(Error::Config {
+                origin: origin.to_path_buf(),
+                field: (*field).to_owned(),
+                expected: "nothing (PEFT's method has no such field; choose layers in `target_modules`)"
+                    .into(),
+                found: "a value".into(),
+            }),
+        }
     }
 
     /// The rules by which layers are chosen; `defaults` are the method's for the model.
@@ -108,6 +143,25 @@ impl Scope {
             layers_pattern: self.layers_pattern.as_ref(),
         };
         TargetModules::new(fields, defaults, origin)
+    }
+}
+
+/// What PEFT trains whole in a classifier; a model has one or the other.
+pub(crate) const CLASSIFIERS: [&str; 2] = ["classifier", "score"];
+
+/// Whether PEFT gives the model a trained head.
+pub(crate) fn is_classifier(model: &dyn Model) -> bool {
+    matches!(model.task(), Task::SequenceClassification | Task::TokenClassification)
+}
+
+/// PEFT's word for a task.
+fn task_type(task: Task) -> Option<&'static str> {
+    match task {
+        Task::CausalLm => Some("CAUSAL_LM"),
+        Task::SequenceClassification => Some("SEQ_CLS"),
+        Task::TokenClassification => Some("TOKEN_CLS"),
+        Task::FeatureExtraction => Some("FEATURE_EXTRACTION"),
+        _ => None,
     }
 }
 
@@ -127,11 +181,17 @@ pub trait MethodConfig:
     /// Fields under which the same files mean another computation, unless they are null, false or empty.
     const MUST_BE_NEUTRAL: &'static [&'static str];
 
+    /// Fields of [`Scope`] that PEFT's configuration of the method doesn't have.
+    const ABSENT_FIELDS: &'static [&'static str] = &[];
+
     /// What the file calls [`Bias::Targets`].
     const TARGET_BIASES: &'static str = "lora_only";
 
     /// Which layers.
     fn scope(&self) -> &Scope;
+
+    /// Which layers, to be filled in for a model.
+    fn scope_mut(&mut self) -> &mut Scope;
 
     /// Checks the numbers; `origin` is where they came from.
     ///
@@ -205,6 +265,7 @@ pub trait MethodConfig:
         let mut sorted: BTreeMap<_, _> = fields.into_iter().collect();
         sorted.insert("peft_type".into(), Self::PEFT_TYPE.into());
         sorted.insert("inference_mode".into(), true.into());
+        sorted.retain(|field, value| !(value.is_null() && Self::ABSENT_FIELDS.contains(&field.as_str())));
         for (field, value) in &mut sorted {
             // PEFT's own spelling of an empty list.
             if field == "modules_to_save" && *value == Value::Array(Vec::new()) {

@@ -11,13 +11,15 @@ mod tokens;
 mod tuned;
 
 pub use config::{Bias, MethodConfig, Scope};
-pub(crate) use config::{as_integer_if_whole, as_integers_if_whole, null_as_default};
+pub(crate) use config::{
+    CLASSIFIERS, as_integer_if_whole, as_integers_if_whole, is_classifier, null_as_default,
+};
 pub use file::AdapterFolder;
 pub use layer_method::LayerMethod;
 pub(crate) use memory::MemoryTensors;
 pub use named::{Named, ParamRef};
 pub use saved::{SavedLayer, SavedLayers};
+pub(crate) use targets::{TargetFields, compile, compile_pattern, lookup_pattern};
 pub use targets::{TargetModules, Targets};
-pub(crate) use targets::{compile_pattern, lookup_pattern};
 pub use tokens::{TokenIndices, TokenRows};
 pub use tuned::{Attach, TunedLayer};

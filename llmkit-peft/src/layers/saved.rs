@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor};
 use llmkit_core::models::Model;
 use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm, lookup, matmul_transposed};
 
-use super::{AdapterFolder, Named};
+use super::{AdapterFolder, CLASSIFIERS, Named, is_classifier};
 use crate::{Error, Result};
 
 /// Layers that train whole beside a method (PEFT's `modules_to_save`), and biases that train alone.
@@ -39,7 +39,9 @@ impl SavedLayers {
     /// [`Error::NoTarget`] if an entry names no layer.
     pub fn new(model: &dyn Model, modules_to_save: &[String]) -> Result<Self> {
         let mut saved = Self { layers: Vec::new(), places: HashMap::new() };
-        let mut found = vec![false; modules_to_save.len()];
+        // PEFT names both kinds of head for every classifier, which has one of them.
+        let optional = |module: &String| is_classifier(model) && CLASSIFIERS.contains(&module.as_str());
+        let mut found: Vec<bool> = modules_to_save.iter().map(optional).collect();
         let mut available = BTreeSet::new();
         model.visit(&mut |layer| {
             let path = layer.path();
@@ -59,18 +61,42 @@ impl SavedLayers {
         }
     }
 
-    /// Trains the bias of `linear`, if it has one and does not train already. `is_target` says whether a method acts on the layer
+    /// Copies of the layers for which `choose` says yes.
+    pub(crate) fn of(model: &dyn Model, mut choose: impl FnMut(Layer<'_>) -> bool) -> Self {
+        let mut saved = Self { layers: Vec::new(), places: HashMap::new() };
+        model.visit(&mut |layer| {
+            if choose(layer) {
+                saved.push(SavedLayer::whole(layer));
+            }
+        });
+        saved
+    }
+
+    /// The trained weight of the linear layer or embedding of this path.
+    ///
+    /// # Shapes
+    /// `[out, in]` or `[vocab, hidden]`
+    pub fn matrix(&self, path: &str) -> Option<Tensor<2>> {
+        self.get(path)?.matrix.as_ref().map(Param::val)
+    }
+
+    /// Trains the bias of `layer`, if it has one and does not train already. `is_target` says whether a method acts on the layer
     /// besides.
-    pub fn train_bias(&mut self, linear: &Linear, is_target: bool) {
-        if self.contains(linear.path()) {
+    pub fn train_bias(&mut self, layer: Layer<'_>, is_target: bool) {
+        if self.contains(layer.path()) {
             return;
         }
-        if let Some(bias) = &linear.bias {
+        let bias = match layer {
+            Layer::Linear(linear) => &linear.bias,
+            Layer::Norm(norm) => &norm.bias,
+            Layer::Embedding(_) => &None,
+        };
+        if let Some(bias) = bias {
             self.push(SavedLayer {
                 matrix: None,
                 vector: None,
                 bias: Some(Param::from_tensor(bias.clone())),
-                path: linear.path().to_owned(),
+                path: layer.path().to_owned(),
                 is_target,
             });
         }
@@ -131,10 +157,8 @@ impl SavedLayers {
     /// `[batch, seq, hidden]`, both.
     pub fn norm(&self, base: &Norm, input: Tensor<3>) -> Tensor<3> {
         let Some(saved) = self.get(base.path()) else { return base.forward(input) };
-        match &saved.vector {
-            Some(vector) => base.forward_with(input, vector.val(), saved.bias.as_ref().map(Param::val)),
-            None => base.forward(input),
-        }
+        let weight = saved.vector.as_ref().map_or_else(|| base.weight.clone(), Param::val);
+        base.forward_with(input, weight, saved.bias.as_ref().map(Param::val))
     }
 
     /// The trained tensors with their whole keys.
@@ -164,8 +188,9 @@ impl SavedLayers {
             }
             LayerMut::Norm(norm) => {
                 let Some(saved) = self.get(norm.path()) else { return false };
-                let Some(vector) = &saved.vector else { return false };
-                norm.weight = vector.val().without_autodiff();
+                if let Some(vector) = &saved.vector {
+                    norm.weight = vector.val().without_autodiff();
+                }
                 norm.bias = constant(&saved.bias);
                 true
             }

@@ -110,6 +110,19 @@ pub(crate) struct TargetFields<'a> {
     pub(crate) layers_pattern: Option<&'a Patterns>,
 }
 
+impl<'a> TargetFields<'a> {
+    /// Those that choose by name alone.
+    pub(crate) fn all(target_modules: &'a Targets) -> Self {
+        Self {
+            target_modules,
+            exclude_modules: None,
+            modules_to_save: &[],
+            layers_to_transform: None,
+            layers_pattern: None,
+        }
+    }
+}
+
 impl TargetModules {
     /// Compiles the rules; `defaults` are the method's targets for the model, `origin` is the file that they came from, for errors.
     pub(crate) fn new(fields: TargetFields<'_>, defaults: Option<&[&str]>, origin: &Path) -> Result<Self> {
@@ -239,7 +252,8 @@ pub(crate) fn compile_pattern<T: Copy>(
         .collect()
 }
 
-fn compile(pattern: &str, field: &str, origin: &Path) -> Result<Regex> {
+/// Compiles a regular expression from a file's `field`.
+pub(crate) fn compile(pattern: &str, field: &str, origin: &Path) -> Result<Regex> {
     Regex::new(pattern).map_err(|error| Error::Config {
         origin: origin.to_path_buf(),
         field: field.to_owned(),

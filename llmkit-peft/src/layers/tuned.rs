@@ -160,6 +160,11 @@ pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync {
         layers
     }
 
+    /// What the file holds, where it is not the state itself: other layers in the place of these, and another configuration.
+    fn for_file(_layers: &[Self], _config: &Self::Config) -> Option<(Vec<Self>, Self::Config)> {
+        None
+    }
+
     /// What else training needs to go on: tensors with the end of their keys.
     fn training_state(&self) -> Vec<(String, TensorData<'static>)> {
         Vec::new()

@@ -211,6 +211,10 @@ impl MethodConfig for LoraConfig {
         &self.scope
     }
 
+    fn scope_mut(&mut self) -> &mut Scope {
+        &mut self.scope
+    }
+
     fn dropout(&self) -> f64 {
         self.dropout
     }

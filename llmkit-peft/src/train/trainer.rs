@@ -21,7 +21,8 @@ use crate::{Error, PeftModule, Progress, Result};
 #[derive(Debug)]
 pub struct Trainer<A, O: ?Sized = dyn CausalLm> {
     model: Arc<O>,
-    adapter: A,
+    /// Gone only while the optimizer holds it.
+    adapter: Option<A>,
     optimizer: AdamW,
     config: TrainConfig,
     checkpoints: Option<PathBuf>,
@@ -29,6 +30,9 @@ pub struct Trainer<A, O: ?Sized = dyn CausalLm> {
     resumed_from: Option<PathBuf>,
     stop: Arc<AtomicBool>,
 }
+
+/// Why there is an adapter.
+const BETWEEN_STEPS: &str = "the adapter is away only during an optimizer step";
 
 /// What one optimizer step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,7 +101,7 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
         config.validate()?;
         Ok(Self {
             model,
-            adapter: adapter.train(),
+            adapter: Some(adapter.train()),
             optimizer: AdamW::new(config.adamw),
             config,
             checkpoints: None,
@@ -119,9 +123,15 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
     /// malformed.
     pub fn resume(self, folder: impl AsRef<std::path::Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let adapter = self.adapter.valid().load_training_state(folder)?.train();
+        let adapter = self.current().valid().load_training_state(folder)?.train();
         let (optimizer, position) = checkpoint::load(folder, &adapter, &self.config)?;
-        Ok(Self { adapter, optimizer, position, resumed_from: Some(folder.to_path_buf()), ..self })
+        Ok(Self {
+            adapter: Some(adapter),
+            optimizer,
+            position,
+            resumed_from: Some(folder.to_path_buf()),
+            ..self
+        })
     }
 
     /// Setting this, from another thread or a signal handler, ends the run after the step under way, with a checkpoint where there is a
@@ -132,12 +142,16 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
 
     /// The adapter as it is now, ready for inference.
     pub fn adapter(&self) -> A {
-        self.adapter.valid()
+        self.current().valid()
     }
 
     /// Ends training.
     pub fn into_adapter(self) -> A {
-        self.adapter.valid()
+        self.adapter.expect(BETWEEN_STEPS).valid()
+    }
+
+    fn current(&self) -> &A {
+        self.adapter.as_ref().expect(BETWEEN_STEPS)
     }
 
     /// Names the trainable parameters that a batch of `examples` gives no gradient.
@@ -146,12 +160,12 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
     /// [`Error::NoGradient`] if there are any: training would silently leave them as they are.
     pub fn preflight(&self, examples: &[&O::Example]) -> Result<()> {
         let batch = self.model.batch(examples);
-        let output = self.model.loss_and_gradients(&self.adapter, &batch, self.options());
+        let output = self.model.loss_and_gradients(self.current(), &batch, self.options());
         self.check_gradients(&output.gradients)
     }
 
     fn check_gradients(&self, gradients: &Gradients) -> Result<()> {
-        let names = self.adapter.parameter_names().into_iter();
+        let names = self.current().parameter_names().into_iter();
         let names: Vec<_> =
             names.filter(|(id, _)| gradients.get(*id).is_none()).map(|(_, name)| name).collect();
         if names.is_empty() { Ok(()) } else { Err(Error::NoGradient { names }) }
@@ -163,7 +177,7 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
     /// [`Error::NoData`] if nothing of them is learned, [`Error::Example`] if the model can't read one.
     pub fn evaluate(&self, examples: &[O::Example]) -> Result<Evaluation> {
         let TrainConfig { batch_size, loss_chunk, .. } = self.config;
-        evaluate(self.model.as_ref(), &self.adapter.valid(), examples, batch_size, loss_chunk)
+        evaluate(self.model.as_ref(), &self.current().valid(), examples, batch_size, loss_chunk)
     }
 
     /// Trains on `train` until the last step, or until it is stopped, and scores `heldout` (which may be empty) as the configuration
@@ -260,7 +274,7 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
             let examples: Vec<_> = batch.iter().map(|example| &train[*example]).collect();
             let batch = self.model.batch(&examples);
             let dropout_seed = derive(derive(self.config.seed, step as u64), index as u64);
-            let adapter = self.adapter.clone().with_dropout_seed(Some(dropout_seed));
+            let adapter = self.current().clone().with_dropout_seed(Some(dropout_seed));
             let output = self.model.loss_and_gradients(&adapter, &batch, self.options());
             gradients.merge(output.gradients);
             loss_sum += output.loss_sum;
@@ -275,8 +289,8 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
             self.check_gradients(&gradients)?;
         }
         gradients.scale(per_target);
-        if let Some(penalty) = self.adapter.penalty() {
-            gradients.accumulate(&self.adapter, penalty.backward());
+        if let Some(penalty) = self.current().penalty() {
+            gradients.accumulate(self.current(), penalty.backward());
         }
         let grad_norm = if self.config.max_grad_norm > 0.0 {
             gradients.clip_global_norm(self.config.max_grad_norm)
@@ -284,9 +298,12 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
             gradients.global_norm()
         };
         finite(step, "gradient norm", grad_norm)?;
-        let factors = self.adapter.learning_rate_factors();
-        let adapter = self.optimizer.step_at(self.adapter.clone(), &gradients, learning_rate, &factors);
-        self.adapter = adapter.after_step(&Progress { step, total_steps, gradients: &gradients });
+        let factors = self.current().learning_rate_factors();
+        // Moved, not cloned: each parameter's old values are freed as it moves, which counts where the whole model trains.
+        let adapter = self.adapter.take().expect(BETWEEN_STEPS);
+        let adapter = self.optimizer.step_at(adapter, &gradients, learning_rate, &factors);
+        let progress = Progress { step, total_steps, gradients: &gradients };
+        self.adapter = Some(adapter.after_step(&progress));
         let seconds = begin.elapsed().as_secs_f64();
         Ok(StepReport { step, total_steps, loss, grad_norm, learning_rate, tokens, targets, seconds })
     }
@@ -305,7 +322,7 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
         let Some(folder) = &self.checkpoints else { return Ok(None) };
         let position = self.position;
         let written =
-            checkpoint::save(folder, step, &self.adapter.valid(), &self.optimizer, position, &self.config)?;
+            checkpoint::save(folder, step, &self.current().valid(), &self.optimizer, position, &self.config)?;
         observer.saved(&written);
         checkpoint::prune(folder, step, self.config.keep_checkpoints)?;
         Ok(Some(written))

@@ -97,6 +97,11 @@ impl Expected {
         (values.collect(), view.shape().try_into().unwrap())
     }
 
+    pub fn int_vector(&self, name: &str) -> Vec<i64> {
+        let view = self.0.tensor(name).unwrap();
+        view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
     pub fn floats(&self, name: &str) -> Vec<f32> {
         let view = self.0.tensor(name).unwrap();
         view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()

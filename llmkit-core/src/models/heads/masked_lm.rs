@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Transform;
 use crate::adapter::Adapter;
-use crate::models::{Encoder, Model};
+use crate::models::{Encoder, Model, Task};
 use crate::nn::{Layer, LayerMut, Linear};
 
 /// An encoder with a head that scores, at each position, which token stands there: what `*ForMaskedLM` computes.
@@ -76,6 +76,10 @@ impl MaskedLm {
 impl Model for MaskedLm {
     fn config(&self) -> &Value {
         &self.config
+    }
+
+    fn task(&self) -> Task {
+        Task::MaskedLm
     }
 
     fn num_blocks(&self) -> usize {

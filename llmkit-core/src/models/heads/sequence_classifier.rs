@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Transform;
 use crate::adapter::Adapter;
 use crate::models::encoder::{first, mask};
-use crate::models::{Encoder, Model};
+use crate::models::{Encoder, Model, Task};
 use crate::nn::{Layer, LayerMut, Linear};
 
 /// An encoder with a head that scores each sequence: what `*ForSequenceClassification` computes.
@@ -98,6 +98,10 @@ impl SequenceClassifier {
 impl Model for SequenceClassifier {
     fn config(&self) -> &Value {
         &self.config
+    }
+
+    fn task(&self) -> Task {
+        Task::SequenceClassification
     }
 
     fn num_blocks(&self) -> usize {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Transform;
 use crate::adapter::Adapter;
-use crate::models::{Encoder, Model};
+use crate::models::{Encoder, Model, Task};
 use crate::nn::{Layer, LayerMut, Linear};
 
 /// An encoder with a head that scores each token: what `*ForTokenClassification` computes.
@@ -66,6 +66,10 @@ impl TokenClassifier {
 impl Model for TokenClassifier {
     fn config(&self) -> &Value {
         self.encoder.config()
+    }
+
+    fn task(&self) -> Task {
+        Task::TokenClassification
     }
 
     fn num_blocks(&self) -> usize {
