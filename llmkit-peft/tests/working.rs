@@ -18,8 +18,8 @@ use llmkit_core::generate::{
 use llmkit_core::models::{CachedModel, CausalLm, Encoder, Model, load_encoder};
 use llmkit_core::{Adapter, NoAdapter};
 use llmkit_peft::{
-    AdapterSet, Error, InitLora, Lora, LoraConfig, Method, RowAdapters, Scope, StackedAdapters, Targets,
-    load_adapter,
+    AdaLora, AdaLoraConfig, AdapterSet, Error, Ia3, Ia3Config, InitLora, Lora, LoraConfig, Method,
+    RowAdapters, Scope, StackedAdapters, Targets, Vera, VeraConfig, load_adapter, merge,
 };
 
 /// A base of the fixtures, which computes something of ids.
@@ -197,6 +197,29 @@ fn what_cannot_act_together_is_refused_by_name() {
 }
 
 #[test]
+fn methods_that_add_stack_with_each_other_and_not_with_those_that_scale() {
+    let model = base("gqa-tied");
+    let lora = arc(&lora(model.as_ref(), Targets::AllLinear, 1));
+    let vera = VeraConfig::new(Targets::AllLinear).with_rank(8);
+    let vera: Arc<dyn Method> = Arc::new(shift(Vera::new(model.as_ref(), vera, 2).unwrap()));
+    let ada = AdaLoraConfig::new(Targets::names(["q_proj", "down_proj"]), 10);
+    let ada: Arc<dyn Method> = Arc::new(shift(AdaLora::new(model.as_ref(), ada, 3).unwrap()));
+    // One after the other, each worked into the weights that the next one acts on.
+    let merged = merge(model.as_ref(), lora.as_ref()).unwrap();
+    let merged = merge(merged.as_ref(), vera.as_ref()).unwrap();
+    let expected = logits(merged.as_ref(), some_ids(101), ada.as_ref());
+    let stack = [("lora", lora.clone()), ("vera", vera), ("ada", ada)];
+    let stack = StackedAdapters::new(model.as_ref(), stack).unwrap();
+    let difference = largest_difference(&logits(model.as_ref(), some_ids(101), &stack), &expected);
+    assert!(difference < 1e-4, "{difference}");
+
+    let ia3 = Ia3::new(model.as_ref(), Ia3Config::new(Targets::names(["k_proj"])), 0).unwrap();
+    let error = StackedAdapters::new(model.as_ref(), [("lora", lora), ("ia3", Arc::new(ia3))]).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("`lora` and `ia3`") && message.contains("k_proj"), "{message}");
+}
+
+#[test]
 fn rows_work_where_adapters_replace_layers_and_past_experts() {
     let model = base("untied-llama3");
     let scope =
@@ -214,7 +237,7 @@ fn rows_work_where_adapters_replace_layers_and_past_experts() {
 }
 
 /// Adds to every parameter.
-fn shift(lora: Lora) -> Lora {
+fn shift<M: Module>(module: M) -> M {
     struct Shift;
     impl burn::module::ModuleMapper for Shift {
         fn map_float<const D: usize>(
@@ -224,7 +247,7 @@ fn shift(lora: Lora) -> Lora {
             param.map(|value| value * 0.9 + 0.01)
         }
     }
-    lora.map(&mut Shift)
+    module.map(&mut Shift)
 }
 
 /// Every row of a batch is what it is alone.
