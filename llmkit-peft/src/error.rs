@@ -46,6 +46,12 @@ pub enum Error {
         /// The model's `model_type`.
         model_type: String,
     },
+    /// A burn module holds no state of an adapter that was attached to another.
+    #[error("the module lacks these parameters of the adapter: {}; pass the module that the adapter was attached to", names.join(", "))]
+    NotAttached {
+        /// Their names in the adapter's file.
+        names: Vec<String>,
+    },
     /// An adapter's file and its configuration (or the base model) disagree. All disagreements are listed.
     #[error(
         "{} does not fit this base model and its adapter_config.json: missing [{}], unknown [{}], of another shape [{}]; \

@@ -51,6 +51,11 @@ impl SavedLayers {
                 saved.push(SavedLayer::whole(layer));
             }
         });
+        // For classification PEFT names both of the heads that models have.
+        let is_head = |module: &String| module == "classifier" || module == "score";
+        if modules_to_save.iter().zip(&found).any(|(module, found)| *found && is_head(module)) {
+            found.iter_mut().zip(modules_to_save).for_each(|(found, module)| *found |= is_head(module));
+        }
         match found.iter().position(|found| !found) {
             None => Ok(saved),
             Some(missing) => Err(Error::NoTarget {

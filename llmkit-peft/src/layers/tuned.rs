@@ -16,7 +16,7 @@ use crate::{Progress, Result};
 
 /// A method's state for one layer, and what it computes there: all that a method which acts layer by layer has to say.
 /// [`LayerMethod`](super::LayerMethod) makes a whole method of it.
-pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync {
+pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync + 'static {
     /// The method's configuration.
     type Config: MethodConfig;
 
