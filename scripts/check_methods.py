@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "llmkit-peft/tests/fixtures"
 BASES = ROOT / "llmkit-core/tests/fixtures"
 IDS = [5, 9, 30, 7, 7, 41, 12]
-HAVE = {kind: importlib.util.find_spec(kind) is not None for kind in ("peft", "adapters")}
+# `adapters` needs an older transformers, which PEFT's folders are not for.
+LIBRARY = next((library for library in ("adapters", "peft") if importlib.util.find_spec(library)), None)
 
 
 def adapter_folders(parts):
@@ -50,7 +51,7 @@ def load_base(folder):
     tasks = ["SequenceClassification", "TokenClassification", "MaskedLM", "CausalLM"]
     kind = next((getattr(transformers, "AutoModelFor" + task) for task in tasks if name.endswith("For" + task)), transformers.AutoModel)
     rope = getattr(config, "rope_parameters", None)
-    if HAVE["adapters"] and rope and "rope_theta" in rope:
+    if LIBRARY == "adapters" and rope and "rope_theta" in rope:
         # transformers 5 keeps the rotation's parameters in a field that the version which `adapters` needs does not read.
         config.rope_theta = rope["rope_theta"]
     return kind.from_pretrained(folder, config=config, attn_implementation="eager", torch_dtype=torch.float32).eval()
@@ -114,7 +115,7 @@ def main():
     for folder, base in adapter_folders(options.parts):
         name = folder.relative_to(FIXTURES)
         kind, load = ("peft", with_peft) if "peft_type" in json.loads((folder / "adapter_config.json").read_text()) else ("adapters", with_adapters)
-        if not HAVE[kind]:
+        if kind != LIBRARY:
             left += 1
             continue
         with tempfile.TemporaryDirectory() as work:
