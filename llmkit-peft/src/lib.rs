@@ -78,6 +78,7 @@ mod merge;
 mod method;
 mod oft;
 mod parameters;
+mod prompts;
 mod random;
 mod rank_patterns;
 pub mod reparam;
@@ -119,6 +120,12 @@ pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, LoraPlus, LoraShared, Size
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
 pub use oft::{Oft, OftConfig, OftLayer, Transform};
+pub use prompts::{
+    Learned, LearnedTensor, MultitaskPrompt, MultitaskPromptTuning, MultitaskPromptTuningConfig,
+    MultitaskPromptTuningInit, PTuning, PTuningConfig, ParamSource, Prefix, PrefixInit, PrefixTuning,
+    PrefixTuningConfig, Prompt, PromptConfig, PromptEncoder, PromptEncoderKind, PromptMethod, PromptScope,
+    PromptSizes, PromptTuning, PromptTuningConfig, PromptTuningInit, Start,
+};
 pub use rank_patterns::RankPatterns;
 pub use rounding::{LayerRounding, RoundingReport, rounding_report, save_merged_gguf};
 pub use several::{AdapterSet, Effect, Place, RowAdapters, StackedAdapters};

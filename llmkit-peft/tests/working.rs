@@ -19,7 +19,8 @@ use llmkit_core::models::{CachedModel, CausalLm, Encoder, Model, load_encoder};
 use llmkit_core::{Adapter, NoAdapter};
 use llmkit_peft::{
     AdaLora, AdaLoraConfig, AdapterSet, Error, Ia3, Ia3Config, InitLora, Lora, LoraConfig, Method,
-    RowAdapters, Scope, StackedAdapters, Targets, Vera, VeraConfig, load_adapter, merge,
+    PrefixTuning, PrefixTuningConfig, PromptTuning, PromptTuningConfig, RowAdapters, Scope, StackedAdapters,
+    Targets, Vera, VeraConfig, load_adapter, merge,
 };
 
 /// A base of the fixtures, which computes something of ids.
@@ -217,6 +218,55 @@ fn methods_that_add_stack_with_each_other_and_not_with_those_that_scale() {
     let error = StackedAdapters::new(model.as_ref(), [("lora", lora), ("ia3", Arc::new(ia3))]).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("`lora` and `ia3`") && message.contains("k_proj"), "{message}");
+}
+
+#[test]
+fn prompts_and_prefixes_go_with_updates_and_one_for_each_row() {
+    let model = base("gqa-tied");
+    let lora = arc(&lora(model.as_ref(), Targets::AllLinear, 1));
+    let prompt = |len: usize, seed| -> Arc<dyn Method> {
+        Arc::new(PromptTuning::new(model.as_ref(), PromptTuningConfig::new(len), seed).unwrap())
+    };
+    let prefix = |len: usize, seed| -> Arc<dyn Method> {
+        Arc::new(shift(PrefixTuning::new(model.as_ref(), PrefixTuningConfig::new(len), seed).unwrap()))
+    };
+    let merged = merge(model.as_ref(), lora.as_ref()).unwrap();
+    for other in [prompt(3, 1), prefix(3, 1)] {
+        let stack = [("lora", lora.clone()), ("other", other.clone())];
+        let stack = StackedAdapters::new(model.as_ref(), stack).unwrap();
+        let expected = logits(merged.as_ref(), some_ids(101), other.as_ref());
+        let difference = largest_difference(&logits(model.as_ref(), some_ids(101), &stack), &expected);
+        assert!(difference < 1e-4, "{}: {difference}", other.kind());
+        check_generation(&model, &other, &stack, merged.as_ref());
+    }
+    for (first, second) in [(prompt(3, 1), prompt(3, 2)), (prefix(3, 1), prefix(3, 2))] {
+        check_rows(model.as_ref(), &[Some(&first), Some(&second), Some(&first)]);
+        let pair = [("first", first), ("second", second)];
+        let error = StackedAdapters::new(model.as_ref(), pair).unwrap_err();
+        assert!(matches!(error, Error::Together { .. }), "{error}");
+    }
+    for rows in [[Some(prompt(3, 1)), Some(prompt(4, 1))], [Some(prefix(2, 1)), None]] {
+        let named = rows.map(|row| row.map(|method| ("some", method)));
+        let error = RowAdapters::new(model.as_ref(), named).unwrap_err();
+        assert!(error.to_string().contains("as many positions"), "{error}");
+    }
+}
+
+/// What is generated with a stack is what the merged model generates with the part that does not merge.
+fn check_generation(
+    model: &Arc<dyn CausalLm>,
+    other: &Arc<dyn Method>,
+    stack: &StackedAdapters,
+    merged: &dyn CausalLm,
+) {
+    let config = GenerationConfig::new().with_greedy().with_max_new_tokens(8);
+    let tokens = |model: &dyn CausalLm, adapter: &dyn Adapter| {
+        let mut next = CachedModel::new(model, adapter);
+        generate(&mut next, &mut Words, &[5, 9, 30], &config, &mut |_| std::ops::ControlFlow::Continue(()))
+            .unwrap()
+            .ids
+    };
+    assert_eq!(tokens(model.as_ref(), stack), tokens(merged, other.as_ref()));
 }
 
 #[test]

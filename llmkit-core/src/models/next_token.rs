@@ -205,7 +205,9 @@ impl NextTokens for CachedModel<'_> {
     }
 
     fn row_position(&self, row: usize) -> usize {
-        self.cache.lens().get(row).copied().unwrap_or(0)
+        // What an adapter puts before the first token takes room as tokens do.
+        let learned = || self.adapter.get().prefix_len() + self.adapter.get().prompt_len();
+        self.cache.lens().get(row).copied().unwrap_or_else(learned)
     }
 
     fn max_positions(&self) -> usize {

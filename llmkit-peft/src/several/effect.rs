@@ -50,8 +50,8 @@ pub(super) struct Acting {
     pub(super) prefix: Vec<usize>,
     /// Paths of the norms on which any acts.
     pub(super) norms: Vec<String>,
-    /// The table of the tokens' vectors, and their length.
-    pub(super) words: Option<(String, usize)>,
+    /// The path of the table of the tokens' vectors.
+    pub(super) words: Option<String>,
 }
 
 impl Acting {
@@ -69,7 +69,7 @@ impl Acting {
         model.visit(&mut |layer| {
             if let Layer::Embedding(embedding) = layer {
                 // It is the first; positions and types come after it.
-                words.get_or_insert_with(|| (embedding.path().to_owned(), embedding.weight.dims()[1]));
+                words.get_or_insert_with(|| embedding.path().to_owned());
             }
             let acting = act(Place::Layer(layer.path()));
             if !acting.is_empty() {

@@ -58,7 +58,7 @@ impl RowAdapters {
             .collect();
         let acting = Acting::new(model, methods.iter().map(AsRef::as_ref));
         let adapters = Self { shared: Arc::new(Shared { methods, acting }), rows };
-        adapters.check(model, &names)?;
+        adapters.check(&names)?;
         Ok(adapters)
     }
 
@@ -72,8 +72,8 @@ impl RowAdapters {
         self.rows.is_empty()
     }
 
-    fn check(&self, model: &dyn Model, names: &[String]) -> Result<()> {
-        let Acting { prompt, prefix, words, .. } = &self.shared.acting;
+    fn check(&self, names: &[String]) -> Result<()> {
+        let Acting { prompt, prefix, .. } = &self.shared.acting;
         let of = |acting: &[usize]| acting.iter().map(|index| names[*index].clone()).collect();
         let experts =
             self.shared.acting.layers().find(|(path, _)| path.split('.').any(|part| part == "experts"));
@@ -86,30 +86,17 @@ impl RowAdapters {
                         .into(),
             });
         }
-        let refuse = |place: Place<'_>, lengths: &[usize]| {
-            Err(Error::Together {
-                adapters: names.to_vec(),
-                place: place.to_string(),
-                reason: format!("the rows of one batch must all get as many positions, not {lengths:?}"),
-            })
-        };
-        if !prompt.is_empty() {
-            let width = words.as_ref().map_or(1, |(_, width)| *width);
-            let lengths = self.lengths(|adapter| {
-                let one = Tensor::<3>::zeros([1, 1, width], &model.device());
-                adapter.prompt(one).dims()[1] - 1
-            });
-            if lengths.windows(2).any(|pair| pair[0] != pair[1]) {
-                return refuse(Place::Prompt, &lengths);
-            }
-        }
-        if !prefix.is_empty() {
-            for layer in 0..model.num_blocks() {
-                let lengths =
-                    self.lengths(|adapter| adapter.prefix(layer, 1).map_or(0, |prefix| prefix.key.dims()[1]));
-                if lengths.windows(2).any(|pair| pair[0] != pair[1]) {
-                    return refuse(Place::Prefix, &lengths);
-                }
+        for (place, acting, len) in [
+            (Place::Prompt, prompt, (|adapter| adapter.prompt_len()) as fn(&dyn Adapter) -> usize),
+            (Place::Prefix, prefix, |adapter| adapter.prefix_len()),
+        ] {
+            let lengths = self.lengths(len);
+            if !acting.is_empty() && lengths.windows(2).any(|pair| pair[0] != pair[1]) {
+                return Err(Error::Together {
+                    adapters: names.to_vec(),
+                    place: place.to_string(),
+                    reason: format!("the rows of one batch must all get as many positions, not {lengths:?}"),
+                });
             }
         }
         Ok(())
@@ -195,7 +182,7 @@ fn indices(rows: &[usize], device: &burn::tensor::Device) -> Tensor<1, Int> {
 impl Adapter for RowAdapters {
     fn embed(&self, base: &Embedding, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, _] = ids.dims();
-        let of_words = self.shared.acting.words.as_ref().is_some_and(|(path, _)| path == base.path());
+        let of_words = self.shared.acting.words.as_deref() == Some(base.path());
         if of_words {
             self.assert_rows(batch);
         }
@@ -274,6 +261,14 @@ impl Adapter for RowAdapters {
         }
         self.assert_rows(embeddings.dims()[0]);
         self.apart(|group| group.adapter.prompt(group.of(&embeddings)))
+    }
+
+    fn prefix_len(&self) -> usize {
+        self.lengths(|adapter| adapter.prefix_len()).first().copied().unwrap_or(0)
+    }
+
+    fn prompt_len(&self) -> usize {
+        self.lengths(|adapter| adapter.prompt_len()).first().copied().unwrap_or(0)
     }
 
     fn select(&self, parents: &[usize]) -> Option<Arc<dyn Adapter>> {

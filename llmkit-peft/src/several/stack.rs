@@ -156,4 +156,12 @@ impl Adapter for StackedAdapters {
     fn prompt(&self, embeddings: Tensor<3>) -> Tensor<3> {
         self.of(&self.acting.prompt).fold(embeddings, |embeddings, method| method.prompt(embeddings))
     }
+
+    fn prefix_len(&self) -> usize {
+        self.of(&self.acting.prefix).map(|method| method.prefix_len()).sum()
+    }
+
+    fn prompt_len(&self) -> usize {
+        self.of(&self.acting.prompt).map(|method| method.prompt_len()).sum()
+    }
 }
