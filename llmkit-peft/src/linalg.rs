@@ -52,7 +52,7 @@ impl Matrix {
     pub(crate) fn from_tensor(tensor: Tensor<2>) -> Self {
         let [rows, columns] = tensor.dims();
         let data = tensor.without_autodiff().into_data().convert::<f32>();
-        Self::new(rows, columns, data.to_vec().expect("the data was converted to f32"))
+        Self::new(rows, columns, data.try_to_vec().expect("the data was converted to f32"))
     }
 
     /// # Shapes

@@ -36,7 +36,7 @@ fn layered<L: TunedLayer>() -> (&'static str, Load) {
     (L::Config::PEFT_TYPE, |model, folder| Ok(Box::new(LayerMethod::<L>::load(model, folder)?)))
 }
 
-fn in_front<L: Learned>() -> (&'static str, Load) {
+fn in_front<L: Learned + 'static>() -> (&'static str, Load) {
     (L::Config::PEFT_TYPE, |model, folder| Ok(Box::new(PromptMethod::<L>::load(model, folder)?)))
 }
 
