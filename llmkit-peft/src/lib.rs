@@ -39,9 +39,12 @@
 //! # Map
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
+//! - [`Bottleneck`] and [`BottleneckConfig`]: the adapters of Houlsby, Pfeiffer and He, and Compacter, in AdapterHub's files;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
 //! - [`FullFineTune`]: the whole model, or some of its layers, through the same trainer;
 //! - [`Loha`], [`Lokr`]: updates made of element-wise and Kronecker products; [`Oft`], [`Boft`]: rotations of what a layer reads;
+//! - [`AdaLora`]: LoRA whose ranks compete for a budget; [`Vera`]: vectors between random matrices that all layers share;
+//! - [`Ia3`]: one factor for each number that a layer writes or reads; [`LnTuning`]: the normalisations; [`BitFit`]: the biases;
 //! - [`load_adapter`]: whatever method a folder holds;
 //! - [`AdapterSet`]: several adapters by name, to switch between; [`StackedAdapters`] together, [`RowAdapters`] one for each row;
 //! - [`merge`]: a model with the adapter worked in, [`verify_merge`] and [`rounding_report`] to see that it is right and stays so;
