@@ -44,6 +44,7 @@
 //! - [`load_adapter`]: whatever method a folder holds;
 //! - [`merge`]: a model with the adapter worked in;
 //! - [`data`]: Alpaca files to examples, examples to batches;
+//! - [`advise`]: which method to take;
 //! - [`train`]: losses and gradients, the optimizer, the trainer with its checkpoints.
 //!
 //! # Features
@@ -51,6 +52,7 @@
 //! `cpu` (the default), `wgpu` and `cuda` build a backend in; they add up, and [`llmkit_core::Device`] chooses when the program runs.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod advise;
 pub mod data;
 mod dropout;
 mod error;

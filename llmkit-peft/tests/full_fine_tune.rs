@@ -9,7 +9,7 @@ use burn::module::Module;
 use common::method::{Promises, check_method};
 use common::{base, device, examples, largest_difference, logits, some_ids};
 use llmkit_core::NoAdapter;
-use llmkit_core::checkpoint::{Checkpoint, TensorSource};
+use llmkit_core::checkpoint::Checkpoint;
 use llmkit_core::models::{Model, load_causal_lm, load_sequence_classifier};
 use llmkit_core::nn::Layer;
 use llmkit_peft::data::{Label, Labelled};
@@ -106,7 +106,10 @@ fn only_the_chosen_layers_change() {
     );
     // With another base, what does not train would silently be another model's.
     let other = base("head-dim-bias");
-    assert!(matches!(FullFineTune::load(other.as_ref(), folder.path()), Err(Error::NoTarget { .. } | Error::Adapter { .. })));
+    assert!(matches!(
+        FullFineTune::load(other.as_ref(), folder.path()),
+        Err(Error::NoTarget { .. } | Error::Adapter { .. })
+    ));
     let error = FullFineTune::load(read.as_ref(), folder.path());
     assert!(error.is_ok(), "the frozen layers are the same in both");
     let renamed = FullFineTune::only(model.as_ref(), Targets::names(["k_projection"]));
@@ -129,11 +132,16 @@ fn frozen_layers_of_another_model_are_refused() {
 
 #[test]
 fn a_classifier_is_tuned_whole() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../llmkit-core/tests/fixtures/encoders/bert-sequence");
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../llmkit-core/tests/fixtures/encoders/bert-sequence");
     let checkpoint = Checkpoint::open(folder).unwrap();
     let model = std::sync::Arc::new(load_sequence_classifier(&checkpoint, &device()).unwrap());
     let data: Vec<Labelled> = (0..12u32)
-        .map(|i| Labelled { ids: vec![4, 10 + i % 3, 20 + i], type_ids: vec![0; 3], label: Label::Class((i % 3) as usize) })
+        .map(|i| Labelled {
+            ids: vec![4, 10 + i % 3, 20 + i],
+            type_ids: vec![0; 3],
+            label: Label::Class((i % 3) as usize),
+        })
         .collect();
     let config = TrainConfig { epochs: 8, learning_rate: 3e-3, ..TrainConfig::default() };
     let mut trainer = Trainer::new(model.clone(), FullFineTune::new(model.as_ref()), config).unwrap();

@@ -125,7 +125,13 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
         let folder = folder.as_ref();
         let adapter = self.current().valid().load_training_state(folder)?.train();
         let (optimizer, position) = checkpoint::load(folder, &adapter, &self.config)?;
-        Ok(Self { adapter: Some(adapter), optimizer, position, resumed_from: Some(folder.to_path_buf()), ..self })
+        Ok(Self {
+            adapter: Some(adapter),
+            optimizer,
+            position,
+            resumed_from: Some(folder.to_path_buf()),
+            ..self
+        })
     }
 
     /// Setting this, from another thread or a signal handler, ends the run after the step under way, with a checkpoint where there is a
