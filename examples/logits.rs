@@ -12,7 +12,7 @@ use clap::Parser;
 use llmkit_core::checkpoint::{self, Checkpoint};
 use llmkit_core::models::load_causal_lm;
 use llmkit_core::{Adapter, Device, NoAdapter};
-use llmkit_peft::Lora;
+use llmkit_peft::load_adapter;
 
 #[path = "support/device.rs"]
 mod device;
@@ -23,7 +23,7 @@ struct Args {
     /// The model: a Hugging Face folder or a .gguf file.
     #[arg(long)]
     model: PathBuf,
-    /// A LoRA on top of it: a folder as PEFT saves it.
+    /// An adapter on top of it, of any method: a folder as PEFT or AdapterHub saves it.
     #[arg(long)]
     adapter: Option<PathBuf>,
     /// The token ids, with commas between them.
@@ -41,9 +41,9 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = device::choose(args.device)?;
     let model = load_causal_lm(&Checkpoint::open(&args.model)?, &device)?;
-    let lora = args.adapter.map(|folder| Lora::load(model.as_ref(), folder)).transpose()?;
-    let adapter: &dyn Adapter = match &lora {
-        Some(lora) => lora,
+    let loaded = args.adapter.map(|folder| load_adapter(model.as_ref(), folder)).transpose()?;
+    let adapter: &dyn Adapter = match &loaded {
+        Some(method) => method.as_ref(),
         None => &NoAdapter,
     };
 

@@ -37,6 +37,21 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// There is no bias to train.
+    #[error(
+        "the model ({model_type}) has no biases in its linear layers, so BitFit has nothing to train; use LN tuning, or name layers in \
+         `BitFitConfig::new` to give them one"
+    )]
+    NoBias {
+        /// The model's `model_type`.
+        model_type: String,
+    },
+    /// A burn module holds no state of an adapter that was attached to another.
+    #[error("the module lacks these parameters of the adapter: {}; pass the module that the adapter was attached to", names.join(", "))]
+    NotAttached {
+        /// Their names in the adapter's file.
+        names: Vec<String>,
+    },
     /// An adapter's file and its configuration (or the base model) disagree. All disagreements are listed.
     #[error(
         "{} does not fit this base model and its adapter_config.json: missing [{}], unknown [{}], of another shape [{}]; \

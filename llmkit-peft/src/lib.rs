@@ -41,7 +41,9 @@
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
 //! - [`FullFineTune`]: the whole model, or some of its layers, through the same trainer;
+//! - [`Loha`], [`Lokr`]: updates made of element-wise and Kronecker products; [`Oft`], [`Boft`]: rotations of what a layer reads;
 //! - [`load_adapter`]: whatever method a folder holds;
+//! - [`reparam`]: the methods that change weights, on any burn module;
 //! - [`merge`]: a model with the adapter worked in;
 //! - [`data`]: Alpaca files to examples, examples to batches;
 //! - [`advise`]: which method to take;
@@ -52,29 +54,62 @@
 //! `cpu` (the default), `wgpu` and `cuda` build a backend in; they add up, and [`llmkit_core::Device`] chooses when the program runs.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adalora;
 pub mod advise;
+mod bitfit;
+mod boft;
+mod bottleneck;
 pub mod data;
 mod dropout;
 mod error;
 mod full;
+mod ia3;
+mod init_weights;
 mod layers;
+mod ln_tuning;
 mod load;
+mod loha;
+mod lokr;
 mod lora;
 mod merge;
 mod method;
+mod oft;
 mod parameters;
+mod random;
+mod rank_patterns;
+pub mod reparam;
+mod rotation;
 mod summary;
+mod torch_random;
 pub mod train;
+mod vera;
+mod weight_space;
 
+pub use adalora::{AdaLora, AdaLoraConfig, AdaLoraLayer};
+pub use bitfit::{BitFit, BitFitConfig, BitFitLayer, NormWeights};
+pub use boft::{Boft, BoftConfig, BoftLayer};
+pub use bottleneck::{
+    AdapterResidual, Bottleneck, BottleneckConfig, InitBottleneck, InitPhm, NonLinearity, PhmConfig,
+    ReductionFactor, Scaling,
+};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
 pub use full::FullFineTune;
+pub use ia3::{Feedforward, Ia3, Ia3Config, Ia3Layer};
+pub use init_weights::InitWeights;
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
     TargetModules, Targets, TunedLayer,
 };
+pub use ln_tuning::{LnTuning, LnTuningConfig, LnTuningLayer};
 pub use load::load_adapter;
+pub use loha::{Loha, LohaConfig, LohaLayer};
+pub use lokr::{InitLokr, Lokr, LokrConfig, LokrLayer};
 pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, Sizes};
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
+pub use oft::{Oft, OftConfig, OftLayer, Transform};
+pub use rank_patterns::RankPatterns;
 pub use summary::{ParameterSummary, trainable_parameters};
+pub use vera::{Projections, Vera, VeraConfig, VeraLayer};
+pub use weight_space::WeightSpace;

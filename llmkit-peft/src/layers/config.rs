@@ -57,7 +57,7 @@ pub enum Bias {
     /// None.
     #[default]
     None,
-    /// Every bias of the model's linear layers.
+    /// Every bias of the model, those of normalisations included.
     All,
     /// Those of the layers that the method acts on: PEFT's `lora_only`, `boft_only` and so on.
     #[serde(rename = "lora_only", alias = "boft_only", alias = "oft_only", alias = "vera_only")]
@@ -113,6 +113,26 @@ impl Scope {
         }
     }
 
+    /// Refuses what PEFT would ignore: fields that its configuration of the method doesn't have.
+    pub(crate) fn check_absent(&self, absent: &[&str], origin: &Path) -> Result<()> {
+        let given = |field: &str| match field {
+            "exclude_modules" => self.exclude_modules.is_some(),
+            "layers_to_transform" => self.layers_to_transform.is_some(),
+            "layers_pattern" => self.layers_pattern.is_some(),
+            _ => false,
+        };
+        match absent.iter().find(|field| given(field)) {
+            None => Ok(()),
+            Some(field) => Err(Error::Config {
+                origin: origin.to_path_buf(),
+                field: (*field).to_owned(),
+                expected: "nothing (PEFT's method has no such field; choose layers in `target_modules`)"
+                    .into(),
+                found: "a value".into(),
+            }),
+        }
+    }
+
     /// The rules by which layers are chosen; `defaults` are the method's for the model.
     pub(crate) fn targets(&self, defaults: Option<&[&str]>, origin: &Path) -> Result<TargetModules> {
         let fields = TargetFields {
@@ -160,6 +180,9 @@ pub trait MethodConfig:
 
     /// Fields under which the same files mean another computation, unless they are null, false or empty.
     const MUST_BE_NEUTRAL: &'static [&'static str];
+
+    /// Fields of [`Scope`] that PEFT's configuration of the method doesn't have.
+    const ABSENT_FIELDS: &'static [&'static str] = &[];
 
     /// What the file calls [`Bias::Targets`].
     const TARGET_BIASES: &'static str = "lora_only";
@@ -232,6 +255,7 @@ pub trait MethodConfig:
         let mut sorted: BTreeMap<_, _> = fields.into_iter().collect();
         sorted.insert("peft_type".into(), Self::PEFT_TYPE.into());
         sorted.insert("inference_mode".into(), true.into());
+        sorted.retain(|field, value| !(value.is_null() && Self::ABSENT_FIELDS.contains(&field.as_str())));
         for (field, value) in &mut sorted {
             // PEFT's own spelling of an empty list.
             if field == "modules_to_save" && *value == Value::Array(Vec::new()) {

@@ -26,6 +26,11 @@ impl AdapterFolder {
         Self { folder: folder.into() }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where the configuration is.
     pub fn config_path(&self) -> PathBuf {
         self.folder.join(CONFIG)

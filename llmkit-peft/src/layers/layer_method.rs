@@ -67,6 +67,7 @@ impl<L: TunedLayer> LayerMethod<L> {
         file: Option<&dyn TensorSource>,
     ) -> Result<Self> {
         config.validate(origin)?;
+        config.scope().check_absent(L::Config::ABSENT_FIELDS, origin)?;
         let scope = config.scope();
         let model_type = model.config()["model_type"].as_str().unwrap_or_default();
         let targets = scope.targets(L::Config::default_targets(model_type), origin)?;
@@ -114,10 +115,8 @@ impl<L: TunedLayer> LayerMethod<L> {
                 }
                 (false, _) => {}
             }
-            if let Layer::Linear(linear) = layer
-                && (config.bias() == Bias::All || (target && config.bias() == Bias::Targets))
-            {
-                saved.train_bias(linear, target);
+            if config.bias() == Bias::All || (target && config.bias() == Bias::Targets) {
+                saved.train_bias(layer, target);
             }
         });
         if let Some(error) = failed {
@@ -156,6 +155,15 @@ impl<L: TunedLayer> LayerMethod<L> {
     /// The state of the layer of this path, if it is a target.
     pub fn layer(&self, path: &str) -> Option<&L> {
         self.places.get(path).map(|index| &self.layers[*index])
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let tensors = self.tensors().into_iter().map(|named| {
+            let data = named.param.data();
+            (named.key, data)
+        });
+        let tensors = L::shared_tensors(&self.shared).into_iter().chain(tensors);
+        AdapterFolder::new(folder).write(&self.config.to_json(), tensors)
     }
 
     /// Every tensor that trains, with its whole key.
@@ -222,16 +230,16 @@ impl<L: TunedLayer> Method for LayerMethod<L> {
     }
 
     fn parameter_names(&self) -> Vec<(ParamId, String)> {
-        self.tensors().into_iter().map(|named| (named.param.id(), named.key)).collect()
+        // A tensor without elements (AdaLoRA may leave a layer nothing) is in the file, but can't train.
+        let trained = self.tensors().into_iter().filter(|named| !named.param.shape().contains(&0));
+        trained.map(|named| (named.param.id(), named.key)).collect()
     }
 
     fn save(&self, folder: &Path) -> Result<()> {
-        let tensors = self.tensors().into_iter().map(|named| {
-            let data = named.param.data();
-            (named.key, data)
-        });
-        let tensors = L::shared_tensors(&self.shared).into_iter().chain(tensors);
-        AdapterFolder::new(folder).write(&self.config.to_json(), tensors)
+        match L::for_file(&self.layers, &self.config) {
+            Some((layers, config)) => Self { layers, config, ..self.clone() }.write(folder),
+            None => self.write(folder),
+        }
     }
 
     fn merge_layer(&self, mut layer: LayerMut<'_>) -> Result<bool> {

@@ -16,6 +16,6 @@ pub use file::AdapterFolder;
 pub use layer_method::LayerMethod;
 pub use named::{Named, ParamRef};
 pub use saved::{SavedLayer, SavedLayers};
-pub(crate) use targets::{TargetFields, compile_pattern, lookup_pattern};
+pub(crate) use targets::{TargetFields, compile, compile_pattern, lookup_pattern};
 pub use targets::{TargetModules, Targets};
 pub use tuned::{Attach, TunedLayer};

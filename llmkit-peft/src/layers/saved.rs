@@ -51,6 +51,11 @@ impl SavedLayers {
                 saved.push(SavedLayer::whole(layer));
             }
         });
+        // For classification PEFT names both of the heads that models have.
+        let is_head = |module: &String| module == "classifier" || module == "score";
+        if modules_to_save.iter().zip(&found).any(|(module, found)| *found && is_head(module)) {
+            found.iter_mut().zip(modules_to_save).for_each(|(found, module)| *found |= is_head(module));
+        }
         match found.iter().position(|found| !found) {
             None => Ok(saved),
             Some(missing) => Err(Error::NoTarget {
@@ -80,18 +85,23 @@ impl SavedLayers {
         self.get(path)?.matrix.as_ref().map(Param::val)
     }
 
-    /// Trains the bias of `linear`, if it has one and does not train already. `is_target` says whether a method acts on the layer
+    /// Trains the bias of `layer`, if it has one and does not train already. `is_target` says whether a method acts on the layer
     /// besides.
-    pub fn train_bias(&mut self, linear: &Linear, is_target: bool) {
-        if self.contains(linear.path()) {
+    pub fn train_bias(&mut self, layer: Layer<'_>, is_target: bool) {
+        if self.contains(layer.path()) {
             return;
         }
-        if let Some(bias) = &linear.bias {
+        let bias = match layer {
+            Layer::Linear(linear) => &linear.bias,
+            Layer::Norm(norm) => &norm.bias,
+            Layer::Embedding(_) => &None,
+        };
+        if let Some(bias) = bias {
             self.push(SavedLayer {
                 matrix: None,
                 vector: None,
                 bias: Some(Param::from_tensor(bias.clone())),
-                path: linear.path().to_owned(),
+                path: layer.path().to_owned(),
                 is_target,
             });
         }
@@ -152,10 +162,8 @@ impl SavedLayers {
     /// `[batch, seq, hidden]`, both.
     pub fn norm(&self, base: &Norm, input: Tensor<3>) -> Tensor<3> {
         let Some(saved) = self.get(base.path()) else { return base.forward(input) };
-        match &saved.vector {
-            Some(vector) => base.forward_with(input, vector.val(), saved.bias.as_ref().map(Param::val)),
-            None => base.forward(input),
-        }
+        let weight = saved.vector.as_ref().map_or_else(|| base.weight.clone(), Param::val);
+        base.forward_with(input, weight, saved.bias.as_ref().map(Param::val))
     }
 
     /// The trained tensors with their whole keys.
@@ -185,8 +193,9 @@ impl SavedLayers {
             }
             LayerMut::Norm(norm) => {
                 let Some(saved) = self.get(norm.path()) else { return false };
-                let Some(vector) = &saved.vector else { return false };
-                norm.weight = vector.val().without_autodiff();
+                if let Some(vector) = &saved.vector {
+                    norm.weight = vector.val().without_autodiff();
+                }
                 norm.bias = constant(&saved.bias);
                 true
             }

@@ -252,7 +252,8 @@ pub(crate) fn compile_pattern<T: Copy>(
         .collect()
 }
 
-fn compile(pattern: &str, field: &str, origin: &Path) -> Result<Regex> {
+/// Compiles a regular expression from a file's `field`.
+pub(crate) fn compile(pattern: &str, field: &str, origin: &Path) -> Result<Regex> {
     Regex::new(pattern).map_err(|error| Error::Config {
         origin: origin.to_path_buf(),
         field: field.to_owned(),

@@ -16,7 +16,7 @@ use crate::{Progress, Result};
 
 /// A method's state for one layer, and what it computes there: all that a method which acts layer by layer has to say.
 /// [`LayerMethod`](super::LayerMethod) makes a whole method of it.
-pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync {
+pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync + 'static {
     /// The method's configuration.
     type Config: MethodConfig;
 
@@ -110,6 +110,11 @@ pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync {
         _progress: &Progress<'_>,
     ) -> Vec<Self> {
         layers
+    }
+
+    /// What the file holds, where it is not the state itself: other layers in the place of these, and another configuration.
+    fn for_file(_layers: &[Self], _config: &Self::Config) -> Option<(Vec<Self>, Self::Config)> {
+        None
     }
 
     /// What else training needs to go on: tensors with the end of their keys.

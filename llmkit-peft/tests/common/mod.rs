@@ -92,9 +92,14 @@ impl Expected {
     }
 
     pub fn ints(&self, name: &str) -> (Vec<i32>, [usize; 2]) {
+        let shape = self.0.tensor(name).unwrap().shape().try_into().unwrap();
+        (self.all_ints(name), shape)
+    }
+
+    /// The integers of a tensor of any shape.
+    pub fn all_ints(&self, name: &str) -> Vec<i32> {
         let view = self.0.tensor(name).unwrap();
-        let values = view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as i32);
-        (values.collect(), view.shape().try_into().unwrap())
+        view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as i32).collect()
     }
 
     pub fn int_vector(&self, name: &str) -> Vec<i64> {
