@@ -29,7 +29,7 @@ impl Task {
     }
 }
 
-/// A method by its name, and the learning rate with which it did best in a few tries, for generation and for classification.
+/// A method by its name, and a learning rate of the size that is usual for it, for generation and for classification.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     /// None where the method does not apply.
@@ -134,8 +134,8 @@ pub(crate) fn with_method(
         "ia3" => {
             let (targets, feedforward) = match task {
                 Task::Generation => (["k_proj", "v_proj", "down_proj"], "down_proj"),
-                // `output.dense` would name attention's as well.
-                Task::Classification => (["key", "value", "intermediate.dense"], "intermediate.dense"),
+                // PEFT's choice for BERT; it means attention's `output.dense` as well.
+                Task::Classification => (["key", "value", "output.dense"], "output.dense"),
             };
             let config = Ia3Config::new(Targets::names(targets));
             let config = config.with_feedforward_modules(Targets::names([feedforward]));
