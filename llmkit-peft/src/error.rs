@@ -120,6 +120,14 @@ pub enum Error {
         /// The value.
         value: f64,
     },
+    /// A matrix can't be factorised.
+    #[error("cannot factorise the matrix of {path}: {reason}; check the model's weights")]
+    Factorisation {
+        /// The layer.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// A training checkpoint can't be resumed.
     #[error("cannot resume from {}: {reason}", path.display())]
     Resume {

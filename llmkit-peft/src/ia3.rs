@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use llmkit_core::checkpoint::TensorSource;
 use llmkit_core::models::Model;
 use llmkit_core::nn::{Layer, LayerMut, Linear};
@@ -234,11 +234,15 @@ impl TunedLayer for Ia3Layer {
     fn merge(&self, layer: LayerMut<'_>, _: &Feedforward) -> Result<()> {
         let LayerMut::Linear(linear) = layer else { unreachable!("only linear layers are accepted") };
         let factors = self.ia3_l.val().without_autodiff();
+        let dtype = linear.weight.dtype();
         // [out, 1] scales rows, [1, in] columns.
-        linear.weight = linear.weight.clone() * factors.clone();
+        linear.weight = (linear.weight.clone().cast(DType::F32) * factors.clone()).cast(dtype);
         if !self.scales_input {
             let len = linear.d_output();
-            linear.bias = linear.bias.take().map(|bias| bias * factors.reshape([len]));
+            linear.bias = linear.bias.take().map(|bias| {
+                let dtype = bias.dtype();
+                (bias.cast(DType::F32) * factors.reshape([len])).cast(dtype)
+            });
         }
         Ok(())
     }

@@ -39,9 +39,12 @@
 //! # Map
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
+//! - [`Bottleneck`] and [`BottleneckConfig`]: the adapters of Houlsby, Pfeiffer and He, and Compacter, in AdapterHub's files;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
 //! - [`FullFineTune`]: the whole model, or some of its layers, through the same trainer;
 //! - [`Loha`], [`Lokr`]: updates made of element-wise and Kronecker products; [`Oft`], [`Boft`]: rotations of what a layer reads;
+//! - [`AdaLora`]: LoRA whose ranks compete for a budget; [`Vera`]: vectors between random matrices that all layers share;
+//! - [`Ia3`]: one factor for each number that a layer writes or reads; [`LnTuning`]: the normalisations; [`BitFit`]: the biases;
 //! - [`load_adapter`]: whatever method a folder holds;
 //! - [`reparam`]: the methods that change weights, on any burn module;
 //! - [`merge`]: a model with the adapter worked in;
@@ -64,6 +67,7 @@ mod full;
 mod ia3;
 mod init_weights;
 mod layers;
+mod linalg;
 mod ln_tuning;
 mod load;
 mod loha;
@@ -98,13 +102,15 @@ pub use boft::{Boft, BoftConfig, BoftLayer};
 pub use init_weights::InitWeights;
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
-    TargetModules, Targets, TunedLayer,
+    TargetModules, Targets, TokenIndices, TokenRows, TunedLayer,
 };
 pub use ln_tuning::{LnTuning, LnTuningConfig, LnTuningLayer};
 pub use load::load_adapter;
 pub use loha::{Loha, LohaConfig, LohaLayer};
 pub use lokr::{InitLokr, Lokr, LokrConfig, LokrLayer};
-pub use lora::{InitLora, Lora, LoraConfig, LoraLayer, Sizes};
+pub use lora::{
+    Eva, EvaConfig, InitLora, Lora, LoraConfig, LoraLayer, LoraPlus, LoraShared, Sizes, eva_lora, loftq,
+};
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
 pub use oft::{Oft, OftConfig, OftLayer, Transform};

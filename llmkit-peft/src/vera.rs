@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::normal;
 use crate::torch_random::TorchGenerator;
+use crate::weight_space::replace_weight;
 use crate::{
     Attach, Bias, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, TunedLayer, WeightSpace,
 };
@@ -316,12 +317,7 @@ impl TunedLayer for VeraLayer {
     }
 
     fn merge(&self, layer: LayerMut<'_>, shared: &Projections) -> Result<()> {
-        let LayerMut::Linear(linear) = layer else { unreachable!("only linear layers are accepted") };
-        let (a, b) = shared.of(linear.d_output(), linear.d_input());
-        let column = |vector: &Param<Tensor<1>>| vector.val().without_autodiff().unsqueeze_dim::<2>(1);
-        let update = (b * column(&self.vera_lambda_b)).matmul(a * column(&self.vera_lambda_d));
-        linear.weight = linear.weight.clone() + update;
-        Ok(())
+        replace_weight(self, layer, shared)
     }
 }
 

@@ -6,6 +6,7 @@ mod layer_method;
 mod named;
 mod saved;
 mod targets;
+mod tokens;
 mod tuned;
 
 pub use config::{Bias, MethodConfig, Scope};
@@ -18,4 +19,5 @@ pub use named::{Named, ParamRef};
 pub use saved::{SavedLayer, SavedLayers};
 pub(crate) use targets::{TargetFields, compile, compile_pattern, lookup_pattern};
 pub use targets::{TargetModules, Targets};
+pub use tokens::{TokenIndices, TokenRows};
 pub use tuned::{Attach, TunedLayer};

@@ -86,14 +86,34 @@ pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync + 'static {
     /// The tensors that train, each with the end of its key: `lora_A.weight`.
     fn tensors(&self) -> Vec<Named<'_>>;
 
+    /// The paths of other layers that this state acts on as well: a head that is tied to the embedding.
+    fn other_paths(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What the file holds of the layer besides [`tensors`](Self::tensors), with whole keys: copies of what is known otherwise.
+    fn copies(&self) -> Vec<(String, TensorData<'static>)> {
+        Vec::new()
+    }
+
+    /// Whole keys of the file that [`attach`](Self::attach) has read and checked, if they are there: those of [`copies`](Self::copies).
+    fn read_keys(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Works the state into the layer's weights, so that the layer alone computes the same.
     ///
     /// # Errors
     /// [`Error::NotMergeable`](crate::Error::NotMergeable) if that can't be.
     fn merge(&self, layer: LayerMut<'_>, shared: &Self::Shared) -> Result<()>;
 
-    /// As [`PeftModule::learning_rate_factors`](crate::PeftModule::learning_rate_factors).
-    fn learning_rate_factors(_layers: &[Self], _config: &Self::Config) -> BTreeMap<ParamId, f64> {
+    /// As [`PeftModule::learning_rate_factors`](crate::PeftModule::learning_rate_factors); `others` are the tensors that train beside the
+    /// method.
+    fn learning_rate_factors(
+        _layers: &[Self],
+        _config: &Self::Config,
+        _others: &[Named<'_>],
+    ) -> BTreeMap<ParamId, f64> {
         BTreeMap::new()
     }
 
