@@ -439,7 +439,7 @@ impl BottleneckConfig {
         }
         let width = (width as usize).max(1);
         let dim = self.phm.phm_dim;
-        if self.phm.phm_layer && (width % dim != 0 || hidden % dim != 0) {
+        if self.phm.phm_layer && !(width.is_multiple_of(dim) && hidden.is_multiple_of(dim)) {
             let expected =
                 format!("widths {hidden} and hidden / reduction_factor divisible by phm_dim = {dim}");
             return Err(wrong(&expected, format!("{factor}, which gives {width}")));

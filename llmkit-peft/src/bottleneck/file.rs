@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::head::{HeadFile, describe};
 use super::layout::{Layout, hidden_size, model_type};
+use super::state::Values;
 use super::{Bottleneck, BottleneckConfig, NonLinearity, Plan};
 use crate::{AdapterFolder, Error, Named, Result};
 
@@ -306,7 +307,7 @@ impl Plan {
     }
 
     /// Reads all values from `file`, once it is clear that all are there.
-    fn read(&self, file: &dyn TensorSource) -> Result<Vec<HashMap<String, (Vec<usize>, Vec<f32>)>>> {
+    fn read(&self, file: &dyn TensorSource) -> Result<Vec<Values>> {
         let shared = format!("{}shared_parameters.{}.", self.hub.prefix, self.hub.name);
         let sites = self.sites.iter().map(|(site, wanted)| (self.at(*site), wanted));
         let groups: Vec<_> = sites.chain([(shared, &self.shared)]).collect();
@@ -334,7 +335,7 @@ impl Plan {
         }
         let mut all = Vec::new();
         for (at, wanted) in groups {
-            let mut values = HashMap::new();
+            let mut values = Values::new();
             for wanted in wanted {
                 let key = format!("{at}{}", wanted.name);
                 let read = file.read_f32(&key)?;

@@ -23,6 +23,7 @@ pub(super) struct BottleneckLayer {
 }
 
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there are two in a bottleneck, beside tensors")]
 enum Projection {
     Dense(Dense),
     Phm(Phm),

@@ -28,7 +28,7 @@ use file::HubFile;
 use layer::{BottleneckLayer, Join};
 use layout::{Layout, hidden_size};
 use phm::SharedPhm;
-use state::{Take, Wanted};
+use state::{Take, Values, Wanted};
 
 /// Bottleneck adapters (Houlsby et al. 2019, <https://arxiv.org/abs/1902.00751>): small networks after the sublayers of a transformer or
 /// beside them, `h + scale * up(f(down(h)))`, in AdapterHub's forms and files.
@@ -179,7 +179,7 @@ impl Plan {
     }
 
     /// Fresh values, for each site and for what they share.
-    fn sample(&self, seed: u64) -> Vec<HashMap<String, (Vec<usize>, Vec<f32>)>> {
+    fn sample(&self, seed: u64) -> Vec<Values> {
         let draw = |wanted: &[Wanted], mut rng: ChaCha8Rng| {
             wanted
                 .iter()
@@ -198,11 +198,7 @@ impl Plan {
     }
 
     /// Makes the adapter of its values.
-    fn build(
-        self,
-        model: &dyn Model,
-        mut values: Vec<HashMap<String, (Vec<usize>, Vec<f32>)>>,
-    ) -> Result<Bottleneck> {
+    fn build(self, model: &dyn Model, mut values: Vec<Values>) -> Result<Bottleneck> {
         let device = model.device();
         let shared = values.pop().expect("what is shared comes last");
         let shared = SharedPhm::take(&self.config.phm, &mut Take { values: shared, device: &device });

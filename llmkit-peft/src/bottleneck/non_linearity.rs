@@ -93,8 +93,10 @@ impl NonLinearity {
             Self::Sigmoid => activation::sigmoid(x),
             Self::Mish => activation::mish(x),
             Self::Laplace => {
-                let (mean, deviation) = (0.707107, 0.282095);
-                (((x - mean) / (deviation * std::f64::consts::SQRT_2)).erf() + 1.0) * 0.5
+                // The mean sqrt(1/2), the variance 1 / (4 pi).
+                let deviation = (4.0 * std::f64::consts::PI).powf(-0.5);
+                let centered = x - std::f64::consts::FRAC_1_SQRT_2;
+                ((centered / (deviation * std::f64::consts::SQRT_2)).erf() + 1.0) * 0.5
             }
             Self::Linear => x,
         }

@@ -61,9 +61,12 @@ fn standard_normal(rng: &mut ChaCha8Rng) -> f64 {
     radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }
 
+/// A bottleneck's values by their names, each with its shape.
+pub(super) type Values = HashMap<String, (Vec<usize>, Vec<f32>)>;
+
 /// Values on their way into parameters.
 pub(super) struct Take<'a> {
-    pub(super) values: HashMap<String, (Vec<usize>, Vec<f32>)>,
+    pub(super) values: Values,
     pub(super) device: &'a Device,
 }
 
