@@ -280,6 +280,10 @@ impl TunedLayer for LohaLayer {
         }
     }
 
+    fn adds(&self) -> bool {
+        true
+    }
+
     fn tensors(&self) -> Vec<Named<'_>> {
         vec![
             Named::new("hada_w1_a", &self.w1_a),

@@ -394,6 +394,10 @@ impl TunedLayer for LokrLayer {
         base.forward(input) + update
     }
 
+    fn adds(&self) -> bool {
+        true
+    }
+
     fn tensors(&self) -> Vec<Named<'_>> {
         let mut tensors = self.w1.tensors("lokr_w1");
         tensors.extend(self.w2.tensors("lokr_w2"));

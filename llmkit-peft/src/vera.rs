@@ -309,6 +309,10 @@ impl TunedLayer for VeraLayer {
         base.forward(input) + matmul_transposed(narrow, b) * self.vera_lambda_b.val().unsqueeze()
     }
 
+    fn adds(&self) -> bool {
+        true
+    }
+
     fn tensors(&self) -> Vec<Named<'_>> {
         vec![
             Named::new("vera_lambda_b", &self.vera_lambda_b),

@@ -307,6 +307,10 @@ impl TunedLayer for AdaLoraLayer {
         self.forward(base, input, dropout)
     }
 
+    fn adds(&self) -> bool {
+        true
+    }
+
     fn tensors(&self) -> Vec<Named<'_>> {
         vec![
             Named::new("lora_A", &self.lora_a),

@@ -7,7 +7,7 @@ use llmkit_core::checkpoint::{TensorData, TensorSource};
 use llmkit_core::models::Model;
 use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm, lookup, matmul_transposed};
 
-use super::{AdapterFolder, CLASSIFIERS, Named, is_classifier};
+use super::{AdapterFolder, CLASSIFIERS, Named, ParamRef, is_classifier};
 use crate::{Error, Result};
 
 /// Layers that train whole beside a method (PEFT's `modules_to_save`), and biases that train alone.
