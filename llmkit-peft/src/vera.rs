@@ -11,7 +11,8 @@ use crate::random::normal;
 use crate::torch_random::TorchGenerator;
 use crate::weight_space::replace_weight;
 use crate::{
-    Attach, Bias, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, TunedLayer, WeightSpace,
+    AdapterFolder, Attach, Bias, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, TunedLayer,
+    WeightSpace,
 };
 
 /// VeRA (Kopiczko et al. 2023, <https://arxiv.org/abs/2310.11454>): an update of low rank between two random matrices that all layers
@@ -250,14 +251,31 @@ impl TunedLayer for VeraLayer {
         let targets =
             config.scope.targets(VeraConfig::default_targets(model_type), Path::new("VeraConfig"))?;
         let (mut d_output, mut d_input) = (0, 0);
+        let (mut missing, mut mismatched) = (Vec::new(), Vec::new());
         model.visit(&mut |layer| {
             if let Layer::Linear(linear) = layer
                 && targets.matches(linear.path(), model.head_path() == Some(linear.path()))
             {
                 d_output = d_output.max(linear.d_output());
                 d_input = d_input.max(linear.d_input());
+                // Before projections of a stranger's rank are made.
+                let key = format!("{}{}.vera_lambda_d", AdapterFolder::PREFIX, linear.path());
+                match file.map(|file| file.info(&key)) {
+                    None => {}
+                    Some(None) => missing.push(key),
+                    Some(Some(info)) if info.shape != [config.rank] => {
+                        mismatched.push(format!("{key}: expected [{}], found {:?}", config.rank, info.shape));
+                    }
+                    Some(Some(_)) => {}
+                }
             }
         });
+        if let Some(file) = file
+            && !(missing.is_empty() && mismatched.is_empty())
+        {
+            let unexpected = Vec::new();
+            return Err(Error::Adapter { path: file.path().to_path_buf(), missing, unexpected, mismatched });
+        }
         let device = model.device();
         match file {
             Some(file) if config.save_projection => {

@@ -13,6 +13,7 @@ use super::AdaLoraConfig;
 use super::budget::{Due, keep};
 use super::importance::Importance;
 use crate::random::normal;
+use crate::rank_patterns::expect_in_file;
 use crate::weight_space::replace_weight;
 use crate::{Attach, Dropout, Error, MethodConfig, Named, Progress, Result, TunedLayer, WeightSpace};
 
@@ -279,11 +280,19 @@ impl TunedLayer for AdaLoraLayer {
         }
         let rank = pattern.map_or(config.init_r, |places| count(places));
         let (d_input, d_output) = (linear.d_input(), linear.d_output());
+        // Before anything of a stranger's rank is made.
+        let shapes = [("lora_A", [rank, d_input]), ("lora_E", [rank, 1]), ("lora_B", [d_output, rank])];
+        expect_in_file(attach, &path, &shapes)?;
         let mut rng = attach.rng(&path);
         let std = if config.has_random_init() { 1.0 } else { 0.02 };
         let e_std = if config.has_random_init() { 1.0 } else { 0.0 };
         let mut draw = |shape: [usize; 2], std: f64, device: &Device| {
-            let values = normal(shape[0] * shape[1], std, &mut rng);
+            let len = shape[0] * shape[1];
+            let values = match attach.file {
+                // Overwritten from the file.
+                Some(_) => vec![0.0; len],
+                None => normal(len, std, &mut rng),
+            };
             Param::from_data(TensorData::new(values, shape), device)
         };
         Ok(Self {
