@@ -255,28 +255,35 @@ impl TunedLayer for LohaLayer {
         &self,
         base: &Linear,
         input: Tensor<3>,
+        shared: &RankPatterns,
+        dropout: Option<Dropout>,
+    ) -> Tensor<3> {
+        if dropout.is_some() || !self.is_narrow(base) {
+            return base.forward(input.clone()) + self.linear_update(base, input, shared, dropout);
+        }
+        let output = lora_linear(input, base.weight.clone(), self.factors());
+        match &base.bias {
+            Some(bias) => output + bias.clone().unsqueeze(),
+            None => output,
+        }
+    }
+
+    fn linear_update(
+        &self,
+        base: &Linear,
+        input: Tensor<3>,
         _shared: &RankPatterns,
         dropout: Option<Dropout>,
     ) -> Tensor<3> {
+        let update = if self.is_narrow(base) {
+            let LoraFactors { a, b, scale } = self.factors();
+            matmul_transposed(matmul_transposed(input, a) * scale, b)
+        } else {
+            matmul_transposed(input, self.delta())
+        };
         match dropout {
-            None if self.is_narrow(base) => {
-                let output = lora_linear(input, base.weight.clone(), self.factors());
-                match &base.bias {
-                    Some(bias) => output + bias.clone().unsqueeze(),
-                    None => output,
-                }
-            }
-            None => base.forward(input.clone()) + matmul_transposed(input, self.delta()),
-            Some(dropout) => {
-                let update = if self.is_narrow(base) {
-                    let LoraFactors { a, b, scale } = self.factors();
-                    matmul_transposed(matmul_transposed(input.clone(), a) * scale, b)
-                } else {
-                    matmul_transposed(input.clone(), self.delta())
-                };
-                base.forward(input)
-                    + dropout.drop_update(update, self.module_dropout, self.rank_dropout, true)
-            }
+            None => update,
+            Some(dropout) => dropout.drop_update(update, self.module_dropout, self.rank_dropout, true),
         }
     }
 

@@ -381,17 +381,26 @@ impl TunedLayer for LokrLayer {
         &self,
         base: &Linear,
         input: Tensor<3>,
+        shared: &RankPatterns,
+        dropout: Option<Dropout>,
+    ) -> Tensor<3> {
+        base.forward(input.clone()) + self.linear_update(base, input, shared, dropout)
+    }
+
+    fn linear_update(
+        &self,
+        _base: &Linear,
+        input: Tensor<3>,
         _shared: &RankPatterns,
         dropout: Option<Dropout>,
     ) -> Tensor<3> {
-        let update = self.update(input.clone());
-        let update = match dropout {
+        let update = self.update(input);
+        match dropout {
             None => update,
             Some(dropout) => {
                 dropout.drop_update(update, self.module_dropout, self.rank_dropout, self.rank_dropout_scale)
             }
-        };
-        base.forward(input) + update
+        }
     }
 
     fn adds(&self) -> bool {

@@ -130,6 +130,7 @@ impl<L: WeightSpace> Attached<L> {
         let only_linear = config.scope().target_modules == Targets::AllLinear;
         let weights = Weights::of(&module, only_linear);
         let method = make(&weights)?;
+        let method = if weights.is_autodiff { method.train() } else { method };
         let changes_bias = |layer: &&L| layer.changes_bias(weights.has_bias(layer.path()));
         if let Some(layer) = method.layers().iter().find(changes_bias) {
             let expected =
@@ -221,7 +222,9 @@ fn layer_path(path: &str) -> &str {
 #[derive(Debug)]
 struct Weights {
     layers: Vec<Linear>,
+    /// Without autodiff, as that of any model.
     device: Device,
+    is_autodiff: bool,
 }
 
 impl Weights {
@@ -235,7 +238,7 @@ impl Weights {
             let bias = biases.remove(layer.path());
             layer.bias = bias.filter(|bias| bias.dims() == [layer.d_output()]);
         }
-        Self { layers, device }
+        Self { layers, is_autodiff: device.is_autodiff(), device: device.without_autodiff() }
     }
 
     fn has_bias(&self, path: &str) -> bool {
