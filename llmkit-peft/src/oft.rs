@@ -16,13 +16,15 @@ use crate::{
     Attach, Bias, Error, InitWeights, LayerMethod, MethodConfig, Named, Progress, Result, Scope, TunedLayer,
 };
 
-/// OFT (Qiu et al. 2023, <https://arxiv.org/abs/2306.07280>; Qiu et al. 2025, <https://arxiv.org/abs/2506.19847>): each chosen linear layer `y = W x`
-/// reads its input turned, `y = W R^T x`, where `R` has small rotations on its diagonal. Each is the Cayley transform of a
-/// skew-symmetric matrix, whose upper half trains. The vectors of an embedding are turned as they come out of it.
+/// OFT (Qiu et al. 2023, <https://arxiv.org/abs/2306.07280>; Qiu et al. 2025, <https://arxiv.org/abs/2506.19847>): each chosen
+/// linear layer `y = W x` reads its input turned, `y = W R^T x`, where `R` has small rotations on its diagonal. Each is the
+/// Cayley transform of a skew-symmetric matrix, whose upper half trains. The vectors of an embedding are turned as they come out
+/// of it.
 ///
-/// It works on activations: the input is turned, and the weight is never tracked. The exact transform needs the inverses of the blocks, which
-/// are found on the host: on a GPU that is one read from the device for each layer and pass. The Neumann series, the default, needs
-/// products alone. The rotations are made anew in each pass, which is dear where a pass has a single token: merge before generating.
+/// It works on activations: the input is turned, and the weight is never tracked. The exact transform needs the inverses of the
+/// blocks, which are found on the host: on a GPU that is one read from the device for each layer and pass. The Neumann series,
+/// the default, needs products alone. The rotations are made anew in each pass, which is dear where a pass has a single token:
+/// merge before generating.
 pub type Oft = LayerMethod<OftLayer>;
 
 /// How an OFT is shaped: PEFT's `OFTConfig`, and what an `adapter_config.json` of type `OFT` holds.
@@ -38,12 +40,12 @@ pub struct OftConfig {
     /// How many blocks a layer's input has, or 0, the default, where [`block_size`](Self::block_size) says it.
     #[serde(rename = "r", default)]
     pub blocks: usize,
-    /// How large a block is, or 0 where [`blocks`](Self::blocks) says it; default 32. Where it does not divide the width of a layer, the nearest
-    /// number that does is taken, with a warning. PEFT refuses files without it, which came before 0.14.
+    /// How large a block is, or 0 where [`blocks`](Self::blocks) says it; default 32. Where it does not divide the width of a
+    /// layer, the nearest number that does is taken, with a warning. PEFT refuses files without it, which came before 0.14.
     #[serde(rename = "oft_block_size")]
     pub block_size: usize,
-    /// The share of a layer's blocks that don't turn while training, in [0, 1), rounded down to a number of blocks; default 0. (PEFT 0.21 reads this
-    /// field and does nothing with it.)
+    /// The share of a layer's blocks that don't turn while training, in [0, 1), rounded down to a number of blocks; default 0.
+    /// (PEFT 0.21 reads this field and does nothing with it.)
     #[serde(default)]
     pub module_dropout: f64,
     /// Which biases train along; default none.
@@ -55,8 +57,8 @@ pub struct OftConfig {
     /// Whether the rotations are kept close to the identity, by [`eps`](Self::eps); default false.
     #[serde(rename = "coft", default)]
     pub constrained: bool,
-    /// How far a layer's constrained rotations may be from the identity: the largest norm of a skew-symmetric matrix, times the square root of the number of
-    /// blocks; default 6e-5.
+    /// How far a layer's constrained rotations may be from the identity: the largest norm of a skew-symmetric matrix, times the
+    /// square root of the number of blocks; default 6e-5.
     #[serde(default = "default_eps")]
     pub eps: f64,
     /// Whether all blocks of a layer turn in the same way; default false.

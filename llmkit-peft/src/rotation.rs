@@ -64,8 +64,9 @@ pub(crate) fn cayley_neumann(skew: Tensor<3>, terms: usize) -> Tensor<3> {
 
 /// `(I + Q)^-1`, with its gradient.
 ///
-/// The inverse is found on the host, in `f64`, outside of the graph: one read from the device a call. One step of Newton's iteration from there,
-/// `Y' = 2 Y - Y (I + Q) Y` with `Y` a constant, has the same value and the inverse's own derivative, `-Y dQ Y`.
+/// The inverse is found on the host, in `f64`, outside of the graph: one read from the device a call. One step of Newton's
+/// iteration from there, `Y' = 2 Y - Y (I + Q) Y` with `Y` a constant, has the same value and the inverse's own derivative, `-Y
+/// dQ Y`.
 fn inverse_plus_identity(skew: Tensor<3>) -> Tensor<3> {
     let [blocks, size, _] = skew.dims();
     let device = skew.device();
