@@ -280,7 +280,7 @@ impl LokrLayer {
         // The scale goes onto the smallest tensor.
         let w1 = self.w1.val() * self.scale;
         let [l, m] = w1.dims();
-        let output = match (&self.w2.a, &self.w2.b) {
+        match (&self.w2.a, &self.w2.b) {
             (Some(a), Some(b)) => {
                 let ([k, rank], [_, n]) = (a.val().dims(), b.val().dims());
                 let narrow = x.reshape([tokens * m, n]).matmul(b.val().transpose());
@@ -301,8 +301,7 @@ impl LokrLayer {
                 }
                 .reshape([batch, seq, l * k])
             }
-        };
-        output
+        }
     }
 }
 

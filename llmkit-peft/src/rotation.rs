@@ -116,15 +116,14 @@ fn host_inverse(skew: Tensor<3>) -> Vec<f32> {
 pub(crate) fn rotate(x: Tensor<3>, rotation: Tensor<3>) -> Tensor<3> {
     let [batch, seq, width] = x.dims();
     let [blocks, size, _] = rotation.dims();
-    let rotated = if blocks == 1 {
+    if blocks == 1 {
         x.reshape([batch * seq * width / size, size])
             .matmul(rotation.squeeze_dim(0))
             .reshape([batch, seq, width])
     } else {
         let by_block = x.reshape([batch * seq, blocks, size]).swap_dims(0, 1);
         by_block.matmul(rotation).swap_dims(0, 1).reshape([batch, seq, width])
-    };
-    rotated
+    }
 }
 
 /// Puts the identity in the place of the blocks that are dropped.
