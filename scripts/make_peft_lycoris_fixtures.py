@@ -26,7 +26,7 @@ import warnings
 import torch
 
 from tiny_models import PEFT_DIR, ROOT, fresh, random_ids, save_tensors
-from peft import BOFTConfig, LoHaConfig, LoKrConfig, OFTConfig, PeftModel, get_peft_model
+from peft import BOFTConfig, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, PeftModel, get_peft_model
 from peft.tuners.boft import layer as boft_layer
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -39,7 +39,7 @@ LENGTHS = [13, 7, 3]
 
 LLAMA, QWEN3, QWEN3_UNTIED, QWEN2 = "llama/gqa-tied", "decoders/qwen3-tied", "decoders/qwen3", "decoders/qwen2-window"
 BERT, BERT_CLASSES = "encoders/bert", "encoders/bert-sequence"
-CONFIGS = {"loha": LoHaConfig, "lokr": LoKrConfig, "oft": OFTConfig, "boft": BOFTConfig}
+CONFIGS = {"loha": LoHaConfig, "lokr": LoKrConfig, "oft": OFTConfig, "boft": BOFTConfig, "lora": LoraConfig, "dora": LoraConfig}
 
 # name, which starts with the method's -> (base, the configuration's arguments)
 VARIANTS = {
@@ -145,6 +145,10 @@ def randomise_adapter(model, config, seed):
             parameter.copy_(0.4 * noise)
         elif "boft_s" in name:
             parameter.copy_(1.0 + 0.2 * noise)
+        elif "lora_magnitude" in name:
+            parameter.mul_(1.0 + 0.3 * noise)
+        elif "lora_" in name:
+            parameter.copy_(noise / parameter.shape[1] ** 0.5)
         elif "modules_to_save" in name:
             parameter.add_(0.15 * noise)
         elif name.endswith("bias") and parameter.requires_grad:
@@ -219,6 +223,8 @@ class Mlp(torch.nn.Module):
 
 
 MLPS = {
+    "lora": dict(r=2, lora_alpha=4),
+    "dora": dict(r=2, lora_alpha=4, use_dora=True),
     "loha": dict(r=3, alpha=6),
     "lokr": dict(r=2, alpha=3),
     "oft": dict(oft_block_size=4, use_cayley_neumann=False),

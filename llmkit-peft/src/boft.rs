@@ -15,16 +15,17 @@ use crate::rotation::{cayley, keep_blocks, rotate};
 use crate::weight_space::{WeightSpace, replace_weight};
 use crate::{Attach, Bias, Error, InitWeights, LayerMethod, MethodConfig, Named, Result, Scope, TunedLayer};
 
-/// BOFT (Liu et al. 2024, <https://arxiv.org/abs/2311.06243>): each chosen linear layer `y = W x` becomes `y = s * W R^T x`, where the rotation
-/// `R` is a product of butterfly factors, each with small rotations on its diagonal after another shuffle of the input, and `s` scales
-/// each output. One factor is an OFT with exact rotations; `n` of them mix blocks of `2^(n - 1)` times the size.
+/// BOFT (Liu et al. 2024, <https://arxiv.org/abs/2311.06243>): each chosen linear layer `y = W x` becomes `y = s * W R^T x`,
+/// where the rotation `R` is a product of butterfly factors, each with small rotations on its diagonal after another shuffle of
+/// the input, and `s` scales each output. One factor is an OFT with exact rotations; `n` of them mix blocks of `2^(n - 1)` times
+/// the size.
 ///
-/// It works on activations: the input is turned, and the weight is never tracked. The inverses that the Cayley transform needs are found on the
-/// host: on a GPU that is one read from the device for each layer and pass. The rotations are made anew in each pass, which is dear
-/// where a pass has a single token: merge before generating.
+/// It works on activations: the input is turned, and the weight is never tracked. The inverses that the Cayley transform needs
+/// are found on the host: on a GPU that is one read from the device for each layer and pass. The rotations are made anew in each
+/// pass, which is dear where a pass has a single token: merge before generating.
 ///
-/// PEFT builds more than one factor only where it can compile a CUDA kernel. Elsewhere it takes one whatever the file says, and can't load a
-/// file of more.
+/// PEFT builds more than one factor only where it can compile a CUDA kernel. Elsewhere it takes one whatever the file says, and
+/// can't load a file of more.
 pub type Boft = LayerMethod<BoftLayer>;
 
 /// How a BOFT is shaped: PEFT's `BOFTConfig`, and what an `adapter_config.json` of type `BOFT` holds.
@@ -43,12 +44,12 @@ pub struct BoftConfig {
     /// How many blocks a layer's input has, or 0, the default, where [`block_size`](Self::block_size) says it.
     #[serde(rename = "boft_block_num", default)]
     pub blocks: usize,
-    /// How many butterfly factors there are; default 1. For `n` of them the number of blocks must be a multiple of `2^(n - 1)`, and their
-    /// size even.
+    /// How many butterfly factors there are; default 1. For `n` of them the number of blocks must be a multiple of `2^(n - 1)`,
+    /// and their size even.
     #[serde(rename = "boft_n_butterfly_factor", default = "default_factors")]
     pub butterfly_factors: usize,
-    /// The share of the blocks of one factor, drawn for each layer and step, that don't turn while training, in [0, 1), rounded down to a number of blocks;
-    /// default 0.
+    /// The share of the blocks of one factor, drawn for each layer and step, that don't turn while training, in [0, 1), rounded
+    /// down to a number of blocks; default 0.
     #[serde(rename = "boft_dropout", default)]
     pub dropout: f64,
     /// Which biases train along; default none.
@@ -237,7 +238,7 @@ fn turn(x: Tensor<3>, rotation: Tensor<3>, level: u32) -> Tensor<3> {
     }
     let [batch, seq, width] = x.dims();
     let [_, size, _] = rotation.dims();
-    // Blocks are made of half-blocks that are 2^level apart: the first halves of a group read its even half-blocks, the second its odd ones.
+    // Of each group of 2^level blocks, the first half of the half-blocks goes to the even places, the second to the odd ones.
     let (pairs, half) = (2_usize.pow(level), size / 2);
     let groups = batch * seq * width / (pairs * size);
     let shuffled = x.reshape([groups, 2, pairs, half]).swap_dims(1, 2).reshape([batch, seq, width]);

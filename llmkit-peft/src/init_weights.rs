@@ -4,6 +4,8 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::random;
+
 /// How a method's tensors start: PEFT's `init_weights`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "bool", into = "bool")]
@@ -38,18 +40,16 @@ pub(crate) fn he_uniform(shape: [usize; 2], rng: &mut ChaCha8Rng, device: &Devic
     filled(shape, device, || rng.random_range(-bound..bound) as f32)
 }
 
-/// A normal tensor, by Box and Muller's method (1958).
+/// A normal tensor.
 pub(crate) fn normal<const D: usize>(
     shape: [usize; D],
-    mean: f64,
+    mean: f32,
     std: f64,
     rng: &mut ChaCha8Rng,
     device: &Device,
 ) -> Param<Tensor<D>> {
-    filled(shape, device, || {
-        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-        (mean + std * radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()) as f32
-    })
+    let mut values = random::normal(shape.iter().product(), std, rng).into_iter();
+    filled(shape, device, || mean + values.next().expect("as many as the tensor has"))
 }
 
 /// A tensor of drawn values.

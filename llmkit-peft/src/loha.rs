@@ -18,9 +18,10 @@ use crate::{
     Attach, InitWeights, LayerMethod, MethodConfig, Named, RankPatterns, Result, Scope, Sizes, TunedLayer,
 };
 
-/// LoHa (Hyeon-Woo et al. 2022, FedPara, <https://arxiv.org/abs/2108.06098>; Yeh et al. 2024, LyCORIS, <https://arxiv.org/abs/2309.14859>): beside each chosen
-/// linear layer `y = W x` a trained update `y = W x + alpha / r * ((A1 B1) * (A2 B2)) x`, where `*` multiplies element by
-/// element. With as many numbers as a LoRA of rank `2 r` the update reaches rank `r^2`.
+/// LoHa (Hyeon-Woo et al. 2022, FedPara, <https://arxiv.org/abs/2108.06098>; Yeh et al. 2024, LyCORIS,
+/// <https://arxiv.org/abs/2309.14859>): beside each chosen linear layer `y = W x` a trained update,
+/// `y = W x + alpha / r * ((A1 B1) * (A2 B2)) x`, where the inner `*` multiplies element by element. With as many numbers as a
+/// LoRA of rank `2 r` the update reaches rank `r^2`.
 ///
 /// The element-wise product is itself a product of low rank: its factors are the products of each pair of columns of `A1` and
 /// `A2`, and of rows of `B1` and `B2`. Where `r^2` is small beside the layer's width, this LoRA of rank `r^2` is what runs, and no
@@ -255,28 +256,35 @@ impl TunedLayer for LohaLayer {
         &self,
         base: &Linear,
         input: Tensor<3>,
+        shared: &RankPatterns,
+        dropout: Option<Dropout>,
+    ) -> Tensor<3> {
+        if dropout.is_some() || !self.is_narrow(base) {
+            return base.forward(input.clone()) + self.linear_update(base, input, shared, dropout);
+        }
+        let output = lora_linear(input, base.weight.clone(), self.factors());
+        match &base.bias {
+            Some(bias) => output + bias.clone().unsqueeze(),
+            None => output,
+        }
+    }
+
+    fn linear_update(
+        &self,
+        base: &Linear,
+        input: Tensor<3>,
         _shared: &RankPatterns,
         dropout: Option<Dropout>,
     ) -> Tensor<3> {
+        let update = if self.is_narrow(base) {
+            let LoraFactors { a, b, scale } = self.factors();
+            matmul_transposed(matmul_transposed(input, a) * scale, b)
+        } else {
+            matmul_transposed(input, self.delta())
+        };
         match dropout {
-            None if self.is_narrow(base) => {
-                let output = lora_linear(input, base.weight.clone(), self.factors());
-                match &base.bias {
-                    Some(bias) => output + bias.clone().unsqueeze(),
-                    None => output,
-                }
-            }
-            None => base.forward(input.clone()) + matmul_transposed(input, self.delta()),
-            Some(dropout) => {
-                let update = if self.is_narrow(base) {
-                    let LoraFactors { a, b, scale } = self.factors();
-                    matmul_transposed(matmul_transposed(input.clone(), a) * scale, b)
-                } else {
-                    matmul_transposed(input.clone(), self.delta())
-                };
-                base.forward(input)
-                    + dropout.drop_update(update, self.module_dropout, self.rank_dropout, true)
-            }
+            None => update,
+            Some(dropout) => dropout.drop_update(update, self.module_dropout, self.rank_dropout, true),
         }
     }
 

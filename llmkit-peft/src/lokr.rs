@@ -17,9 +17,9 @@ use crate::rank_patterns::check_probability;
 use crate::weight_space::{WeightSpace, replace_weight};
 use crate::{Attach, LayerMethod, MethodConfig, Named, RankPatterns, Result, Scope, Sizes, TunedLayer};
 
-/// LoKr (Yeh et al. 2024, LyCORIS, <https://arxiv.org/abs/2309.14859>; Edalati et al. 2022, KronA, <https://arxiv.org/abs/2212.10650>): beside each
-/// chosen linear layer `y = W x` a trained update `y = W x + alpha / r * (W1 ⊗ W2) x`, where `⊗` is Kronecker's product and
-/// each factor may itself be a product of rank `r`.
+/// LoKr (Yeh et al. 2024, LyCORIS, <https://arxiv.org/abs/2309.14859>; Edalati et al. 2022, KronA,
+/// <https://arxiv.org/abs/2212.10650>): beside each chosen linear layer `y = W x` a trained update,
+/// `y = W x + alpha / r * (W1 ⊗ W2) x`, where `⊗` is Kronecker's product and each factor may itself be a product of rank `r`.
 ///
 /// The update is never formed: `(W1 ⊗ W2) x` is `W2 X W1^T`, with `X` the input folded to a matrix.
 pub type Lokr = LayerMethod<LokrLayer>;
@@ -43,8 +43,8 @@ pub struct LokrConfig {
     /// Whether the first factor is a product of rank `r`, too, where that is smaller; default false.
     #[serde(default)]
     pub decompose_both: bool,
-    /// The size of the first factor where it divides the layer's, and else the most that it may be; -1, the default, splits the sizes as
-    /// evenly as they can be.
+    /// The size of the first factor where it divides the layer's, and else the most that it may be; -1, the default, splits the
+    /// sizes as evenly as they can be.
     #[serde(default = "default_factor")]
     pub decompose_factor: i64,
     /// The probability that a row of the update is dropped while training, in [0, 1); default 0.
@@ -280,7 +280,7 @@ impl LokrLayer {
         // The scale goes onto the smallest tensor.
         let w1 = self.w1.val() * self.scale;
         let [l, m] = w1.dims();
-        let output = match (&self.w2.a, &self.w2.b) {
+        match (&self.w2.a, &self.w2.b) {
             (Some(a), Some(b)) => {
                 let ([k, rank], [_, n]) = (a.val().dims(), b.val().dims());
                 let narrow = x.reshape([tokens * m, n]).matmul(b.val().transpose());
@@ -301,8 +301,7 @@ impl LokrLayer {
                 }
                 .reshape([batch, seq, l * k])
             }
-        };
-        output
+        }
     }
 }
 
@@ -381,17 +380,26 @@ impl TunedLayer for LokrLayer {
         &self,
         base: &Linear,
         input: Tensor<3>,
+        shared: &RankPatterns,
+        dropout: Option<Dropout>,
+    ) -> Tensor<3> {
+        base.forward(input.clone()) + self.linear_update(base, input, shared, dropout)
+    }
+
+    fn linear_update(
+        &self,
+        _base: &Linear,
+        input: Tensor<3>,
         _shared: &RankPatterns,
         dropout: Option<Dropout>,
     ) -> Tensor<3> {
-        let update = self.update(input.clone());
-        let update = match dropout {
+        let update = self.update(input);
+        match dropout {
             None => update,
             Some(dropout) => {
                 dropout.drop_update(update, self.module_dropout, self.rank_dropout, self.rank_dropout_scale)
             }
-        };
-        base.forward(input) + update
+        }
     }
 
     fn adds(&self) -> bool {

@@ -1,10 +1,10 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Int, Tensor};
 use llmkit_core::checkpoint::TensorSource;
 use llmkit_core::models::Model;
-use llmkit_core::nn::{Layer, LayerMut, Linear};
+use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear};
 use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
@@ -16,13 +16,15 @@ use crate::{
     Attach, Bias, Error, InitWeights, LayerMethod, MethodConfig, Named, Progress, Result, Scope, TunedLayer,
 };
 
-/// OFT (Qiu et al. 2023, <https://arxiv.org/abs/2306.07280>; Qiu et al. 2025, <https://arxiv.org/abs/2506.19847>): each chosen linear layer `y = W x`
-/// reads its input turned, `y = W R^T x`, where `R` has small rotations on its diagonal. Each is the Cayley transform of a
-/// skew-symmetric matrix, whose upper half trains.
+/// OFT (Qiu et al. 2023, <https://arxiv.org/abs/2306.07280>; Qiu et al. 2025, <https://arxiv.org/abs/2506.19847>): each chosen
+/// linear layer `y = W x` reads its input turned, `y = W R^T x`, where `R` has small rotations on its diagonal. Each is the
+/// Cayley transform of a skew-symmetric matrix, whose upper half trains. The vectors of an embedding are turned as they come out
+/// of it.
 ///
-/// It works on activations: the input is turned, and the weight is never tracked. The exact transform needs the inverses of the blocks, which
-/// are found on the host: on a GPU that is one read from the device for each layer and pass. The Neumann series, the default, needs
-/// products alone. The rotations are made anew in each pass, which is dear where a pass has a single token: merge before generating.
+/// It works on activations: the input is turned, and the weight is never tracked. The exact transform needs the inverses of the
+/// blocks, which are found on the host: on a GPU that is one read from the device for each layer and pass. The Neumann series,
+/// the default, needs products alone. The rotations are made anew in each pass, which is dear where a pass has a single token:
+/// merge before generating.
 pub type Oft = LayerMethod<OftLayer>;
 
 /// How an OFT is shaped: PEFT's `OFTConfig`, and what an `adapter_config.json` of type `OFT` holds.
@@ -38,12 +40,12 @@ pub struct OftConfig {
     /// How many blocks a layer's input has, or 0, the default, where [`block_size`](Self::block_size) says it.
     #[serde(rename = "r", default)]
     pub blocks: usize,
-    /// How large a block is, or 0 where [`blocks`](Self::blocks) says it; default 32. Where it does not divide the width of a layer, the nearest
-    /// number that does is taken, with a warning. PEFT refuses files without it, which came before 0.14.
+    /// How large a block is, or 0 where [`blocks`](Self::blocks) says it; default 32. Where it does not divide the width of a
+    /// layer, the nearest number that does is taken, with a warning. PEFT refuses files without it, which came before 0.14.
     #[serde(rename = "oft_block_size")]
     pub block_size: usize,
-    /// The share of a layer's blocks that don't turn while training, in [0, 1), rounded down to a number of blocks; default 0. (PEFT 0.21 reads this
-    /// field and does nothing with it.)
+    /// The share of a layer's blocks that don't turn while training, in [0, 1), rounded down to a number of blocks; default 0.
+    /// (PEFT 0.21 reads this field and does nothing with it.)
     #[serde(default)]
     pub module_dropout: f64,
     /// Which biases train along; default none.
@@ -55,8 +57,8 @@ pub struct OftConfig {
     /// Whether the rotations are kept close to the identity, by [`eps`](Self::eps); default false.
     #[serde(rename = "coft", default)]
     pub constrained: bool,
-    /// How far a layer's constrained rotations may be from the identity: the largest norm of a skew-symmetric matrix, times the square root of the number of
-    /// blocks; default 6e-5.
+    /// How far a layer's constrained rotations may be from the identity: the largest norm of a skew-symmetric matrix, times the
+    /// square root of the number of blocks; default 6e-5.
     #[serde(default = "default_eps")]
     pub eps: f64,
     /// Whether all blocks of a layer turn in the same way; default false.
@@ -261,13 +263,15 @@ fn is_before_0_18(version: &str) -> bool {
     (parts.next(), parts.next()) < (Some(0), Some(18))
 }
 
-/// The rotation of one linear layer's input.
+/// The rotation of one linear layer's input, or of one embedding's vectors.
 #[derive(Module, Debug)]
 pub struct OftLayer {
     /// `[blocks or 1, size (size - 1) / 2]`: what is above the diagonals.
     weight: Param<Tensor<2>>,
     #[module(skip)]
     path: String,
+    #[module(skip)]
+    is_embedding: bool,
     #[module(skip)]
     size: usize,
     #[module(skip)]
@@ -324,16 +328,25 @@ impl TunedLayer for OftLayer {
         Ok(())
     }
 
+    fn accepts(layer: Layer<'_>) -> bool {
+        matches!(layer, Layer::Linear(_) | Layer::Embedding(_))
+    }
+
     fn attach(layer: Layer<'_>, config: &OftConfig, attach: &Attach<'_, ()>) -> Result<Self> {
-        let Layer::Linear(linear) = layer else { unreachable!("`accepts` says: linear layers only") };
-        let (blocks, size) = config.blocks_of(linear.d_input(), linear.path());
+        let (path, width, is_embedding) = match layer {
+            Layer::Linear(linear) => (linear.path(), linear.d_input(), false),
+            Layer::Embedding(embedding) => (embedding.path(), embedding.weight.dims()[1], true),
+            Layer::Norm(_) => unreachable!("`accepts` says: no norms"),
+        };
+        let (blocks, size) = config.blocks_of(width, path);
         let shape = [if config.block_share { 1 } else { blocks }, size * (size - 1) / 2];
         Ok(Self {
             weight: match config.init {
                 InitWeights::Identity => filled(shape, attach.device, || 0.0),
-                InitWeights::Random => normal(shape, 0.0, 0.1, &mut attach.rng(linear.path()), attach.device),
+                InitWeights::Random => normal(shape, 0.0, 0.1, &mut attach.rng(path), attach.device),
             },
-            path: linear.path().to_owned(),
+            path: path.to_owned(),
+            is_embedding,
             size,
             transform: config.transform,
             terms: config.terms,
@@ -356,12 +369,26 @@ impl TunedLayer for OftLayer {
         base.forward(rotate(input, rotation))
     }
 
+    fn embed(&self, base: &Embedding, ids: Tensor<2, Int>, _shared: &()) -> Tensor<3> {
+        rotate(base.forward(ids), self.rotation())
+    }
+
     fn tensors(&self) -> Vec<Named<'_>> {
-        vec![Named::new("oft_R.weight", &self.weight)]
+        let key = if self.is_embedding { "oft_embedding_R.weight" } else { "oft_R.weight" };
+        vec![Named::new(key, &self.weight)]
     }
 
     fn merge(&self, layer: LayerMut<'_>, shared: &()) -> Result<()> {
-        replace_weight(self, layer, shared)
+        match layer {
+            LayerMut::Embedding(embedding) => {
+                let dtype = embedding.weight.dtype();
+                let weight = embedding.weight.clone().cast(DType::F32).unsqueeze();
+                let merged = rotate(weight, self.rotation().without_autodiff());
+                embedding.weight = merged.squeeze_dim::<2>(0).cast(dtype);
+                Ok(())
+            }
+            layer => replace_weight(self, layer, shared),
+        }
     }
 
     fn after_step(

@@ -41,10 +41,10 @@
 //!
 //! # What it costs
 //!
-//! burn composes a reparameterized weight anew whenever the module reads it, so each forward pass makes a whole weight for each target,
-//! autodiff keeps it, and the backward pass makes a gradient of its size. With models of [`llmkit_core`] the same methods work on activations
-//! instead, and no such matrix exists: attach them by [`LayerMethod::new`] there. Dropout of an update belongs to activations and rows of a layer, which
-//! burn doesn't show here: a configuration that asks for it is refused.
+//! burn composes a reparameterized weight anew whenever the module reads it, so each forward pass makes a whole weight for each
+//! target, autodiff keeps it, and the backward pass makes a gradient of its size. With models of [`llmkit_core`] the same methods
+//! work on activations instead, and no such matrix exists: attach them by [`LayerMethod::new`] there. Dropout of an update
+//! belongs to activations and rows of a layer, which burn doesn't show here: a configuration that asks for it is refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
@@ -70,13 +70,13 @@ pub struct Attached<L: WeightSpace> {
 impl<L: WeightSpace> Attached<L> {
     /// Attaches a fresh adapter to the weights of `module` that the configuration's targets name, and freezes everything else.
     ///
-    /// Every parameter of two dimensions is taken for the weight of a linear layer in burn's layout, `[in, out]`. Its path is that of the
-    /// parameter without a final `.weight`: `layers.0.inner`. [`Targets::AllLinear`] means the weights of burn's own [`Linear`](burn::nn::Linear) layers, the
-    /// last one included.
+    /// Every parameter of two dimensions is taken for the weight of a linear layer in burn's layout, `[in, out]`. Its path is
+    /// that of the parameter without a final `.weight`: `layers.0.inner`. [`Targets::AllLinear`] means the weights of burn's own
+    /// [`Linear`](burn::nn::Linear) layers, the last one included.
     ///
     /// # Errors
-    /// [`Error::NoTarget`] if no weight matches; [`Error::Config`] for impossible numbers, and for what does not fit a module of any kind: dropout,
-    /// biases, `modules_to_save`, and targets that are left to the architecture.
+    /// [`Error::NoTarget`] if no weight matches; [`Error::Config`] for impossible numbers, and for what does not fit a module of
+    /// any kind: dropout, biases, `modules_to_save`, and targets that are left to the architecture.
     pub fn new<M: Module>(module: M, config: L::Config, seed: u64) -> Result<(M, Self)> {
         Self::attach(module, &config, Path::new("(the program's configuration)"), |weights| {
             LayerMethod::new(weights, config.clone(), seed)
@@ -130,6 +130,7 @@ impl<L: WeightSpace> Attached<L> {
         let only_linear = config.scope().target_modules == Targets::AllLinear;
         let weights = Weights::of(&module, only_linear);
         let method = make(&weights)?;
+        let method = if weights.is_autodiff { method.train() } else { method };
         let changes_bias = |layer: &&L| layer.changes_bias(weights.has_bias(layer.path()));
         if let Some(layer) = method.layers().iter().find(changes_bias) {
             let expected =
@@ -151,7 +152,8 @@ impl<L: WeightSpace> Attached<L> {
         self.method.parameter_names()
     }
 
-    /// Writes the state that `module` holds as the folder that PEFT would write. `module` may be trained, cloned, or moved to another device since.
+    /// Writes the state that `module` holds as the folder that PEFT would write. `module` may be trained, cloned, or moved to
+    /// another device since.
     ///
     /// # Errors
     /// [`Error::NotAttached`] naming the parameters that `module` lacks; [`Error::Core`] when a file can't be written.
@@ -221,7 +223,9 @@ fn layer_path(path: &str) -> &str {
 #[derive(Debug)]
 struct Weights {
     layers: Vec<Linear>,
+    /// Without autodiff, as that of any model.
     device: Device,
+    is_autodiff: bool,
 }
 
 impl Weights {
@@ -235,7 +239,7 @@ impl Weights {
             let bias = biases.remove(layer.path());
             layer.bias = bias.filter(|bias| bias.dims() == [layer.d_output()]);
         }
-        Self { layers, device }
+        Self { layers, is_autodiff: device.is_autodiff(), device: device.without_autodiff() }
     }
 
     fn has_bias(&self, path: &str) -> bool {

@@ -64,8 +64,9 @@ pub(crate) fn cayley_neumann(skew: Tensor<3>, terms: usize) -> Tensor<3> {
 
 /// `(I + Q)^-1`, with its gradient.
 ///
-/// The inverse is found on the host, in `f64`, outside of the graph: one read from the device a call. One step of Newton's iteration from there,
-/// `Y' = 2 Y - Y (I + Q) Y` with `Y` a constant, has the same value and the inverse's own derivative, `-Y dQ Y`.
+/// The inverse is found on the host, in `f64`, outside of the graph: one read from the device a call. One step of Newton's
+/// iteration from there, `Y' = 2 Y - Y (I + Q) Y` with `Y` a constant, has the same value and the inverse's own derivative, `-Y
+/// dQ Y`.
 fn inverse_plus_identity(skew: Tensor<3>) -> Tensor<3> {
     let [blocks, size, _] = skew.dims();
     let device = skew.device();
@@ -115,15 +116,14 @@ fn host_inverse(skew: Tensor<3>) -> Vec<f32> {
 pub(crate) fn rotate(x: Tensor<3>, rotation: Tensor<3>) -> Tensor<3> {
     let [batch, seq, width] = x.dims();
     let [blocks, size, _] = rotation.dims();
-    let rotated = if blocks == 1 {
+    if blocks == 1 {
         x.reshape([batch * seq * width / size, size])
             .matmul(rotation.squeeze_dim(0))
             .reshape([batch, seq, width])
     } else {
         let by_block = x.reshape([batch * seq, blocks, size]).swap_dims(0, 1);
         by_block.matmul(rotation).swap_dims(0, 1).reshape([batch, seq, width])
-    };
-    rotated
+    }
 }
 
 /// Puts the identity in the place of the blocks that are dropped.

@@ -230,6 +230,7 @@ peft_fixtures! {
     oft_with_one_block_for_all: "oft-share",
     oft_constrained: "oft-constrained",
     oft_with_biases: "oft-biases",
+    oft_on_an_embedding: "oft-embedding",
     oft_on_a_bert_classifier: "oft-bert",
 }
 

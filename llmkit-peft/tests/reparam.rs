@@ -13,8 +13,8 @@ use llmkit_core::checkpoint::{Safetensors, TensorSource};
 use llmkit_peft::reparam::Attached;
 use llmkit_peft::{
     Bias, BoftConfig, BoftLayer, Error, Ia3Config, Ia3Layer, InitLokr, InitWeights, LohaConfig, LohaLayer,
-    LokrConfig, LokrLayer, OftConfig, OftLayer, Scope, Targets, Transform, VeraConfig, VeraLayer,
-    WeightSpace,
+    LokrConfig, LokrLayer, LoraConfig, LoraLayer, OftConfig, OftLayer, Scope, Targets, Transform, VeraConfig,
+    VeraLayer, WeightSpace,
 };
 
 #[derive(Module, Debug)]
@@ -94,6 +94,8 @@ fn check_fixture<L: WeightSpace>(method: &str) {
 
 #[test]
 fn peft_folders_of_plain_modules_go_both_ways() {
+    check_fixture::<LoraLayer>("lora");
+    check_fixture::<LoraLayer>("dora");
     check_fixture::<LohaLayer>("loha");
     check_fixture::<LokrLayer>("lokr");
     check_fixture::<OftLayer>("oft");
@@ -217,6 +219,8 @@ fn check_training<L: WeightSpace>(config: L::Config, rate: f64) {
 #[test]
 fn every_method_trains_a_plain_transformer_block() {
     let targets = || Targets::names(["query", "value", "up", "down", "head"]);
+    check_training::<LoraLayer>(LoraConfig::new(targets()).with_rank(3).with_alpha(6.0), 0.3);
+    check_training::<LoraLayer>(LoraConfig::new(targets()).with_rank(3).with_alpha(6.0).with_dora(true), 0.3);
     check_training::<LohaLayer>(LohaConfig::new(targets()).with_rank(3).with_alpha(12.0), 0.5);
     check_training::<LokrLayer>(LokrConfig::new(targets()).with_rank(2).with_alpha(4.0), 0.1);
     let oft = OftConfig::new(targets()).with_block_size(4).with_transform(Transform::Cayley);

@@ -8,6 +8,7 @@ use llmkit_core::checkpoint::{Safetensors, TensorSource, save_safetensors};
 use llmkit_core::models::Model;
 use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm};
 
+use super::base_copies::BaseCopies;
 use super::{AdapterFolder, Attach, Bias, MethodConfig, Named, SavedLayers, TokenRows, TunedLayer};
 use crate::dropout::Dropout;
 use crate::{Effect, Error, Method, PeftModule, Place, Progress, Result, Targets};
@@ -22,6 +23,8 @@ pub struct LayerMethod<L: TunedLayer + Module> {
     tokens: TokenRows,
     #[module(skip)]
     places: HashMap<String, usize>,
+    #[module(skip)]
+    base_copies: BaseCopies,
     #[module(skip)]
     config: L::Config,
     #[module(skip)]
@@ -59,6 +62,12 @@ impl<L: TunedLayer> LayerMethod<L> {
         let mut read: Vec<_> = shared.filter(|key| file.info(key).is_some()).collect();
         read.extend(method.layers.iter().flat_map(L::read_keys));
         read.extend(method.saved.read_copies(&file)?);
+        // Where the method does not check them itself.
+        let wanted =
+            |path: &str| method.layer(path).is_some() && !read.contains(&key(path, "base_layer.weight"));
+        let base_copies = BaseCopies::read(model, &file, wanted)?;
+        read.extend(base_copies.keys());
+        let method = Self { base_copies, ..method };
         AdapterFolder::fill(method.clone(), &method.tensors(), &read, &file)
     }
 
@@ -165,7 +174,8 @@ impl<L: TunedLayer> LayerMethod<L> {
                 available: available.into_iter().collect(),
             });
         }
-        Ok(Self { layers, saved, tokens, places, config, shared, dropout_seed: None })
+        let base_copies = BaseCopies::default();
+        Ok(Self { layers, saved, tokens, places, base_copies, config, shared, dropout_seed: None })
     }
 
     /// How the adapter is shaped.
@@ -198,7 +208,8 @@ impl<L: TunedLayer> LayerMethod<L> {
             let data = named.param.data();
             (named.key, data)
         });
-        let copies = self.layers.iter().flat_map(L::copies).chain(self.saved.copies());
+        let copies = self.layers.iter().flat_map(L::copies);
+        let copies = copies.chain(self.base_copies.tensors()).chain(self.saved.copies());
         let tensors = L::shared_tensors(&self.shared).into_iter().chain(copies).chain(tensors);
         AdapterFolder::new(folder).write(&self.config.to_json(), tensors)
     }

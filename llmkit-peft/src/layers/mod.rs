@@ -1,5 +1,6 @@
 //! What all methods that act layer by layer share: which layers, what trains whole beside them, files, merging.
 
+mod base_copies;
 mod config;
 mod file;
 mod layer_method;

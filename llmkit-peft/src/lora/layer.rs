@@ -13,7 +13,7 @@ use super::{LoraConfig, LoraPlus, Sizes, dora, plus};
 use crate::dropout::Dropout;
 use crate::layers::{AdapterFolder, Attach, Named, TunedLayer};
 use crate::linalg::Matrix;
-use crate::{Error, Result};
+use crate::{Error, Result, WeightSpace};
 
 /// The update of one layer: `scale * B A x`, where the base computes `W x`. In an embedding `x` picks a column of `A`.
 #[derive(Module, Debug)]
@@ -627,6 +627,23 @@ impl TunedLayer for LoraLayer {
         self.lora_a = self.lora_a.map(|a| a.narrow(0, 0, rank));
         self.lora_b = self.lora_b.map(|b| b.narrow(1, 0, rank));
         Ok(self)
+    }
+}
+
+impl WeightSpace for LoraLayer {
+    const NAME: &'static str = "lora";
+
+    fn weight(&self, base: Tensor<2>, _: &LoraShared) -> Tensor<2> {
+        let (a, b) = self.factors();
+        let sum = base.clone() + b.matmul(a) * self.scale;
+        match self.stretch(&base) {
+            None => sum,
+            Some(stretch) => sum * stretch.unsqueeze_dim::<2>(1),
+        }
+    }
+
+    fn changes_bias(&self, _has_bias: bool) -> bool {
+        self.lora_b_bias.is_some()
     }
 }
 
