@@ -682,6 +682,11 @@ fn a_classifier_trains_with_a_prompt_and_resumes() {
     let before = trainer.evaluate(&data).unwrap().loss;
     trainer.fit(&data, &[], &mut Silent).unwrap();
     train(before, trainer.evaluate(&data).unwrap().loss, "prefix tuning");
+
+    // The prefix and this are one position too many.
+    let long = [Labelled { ids: vec![5; 29], type_ids: vec![0; 29], label: Label::Class(0) }];
+    let error = trainer.evaluate(&long).unwrap_err().to_string();
+    assert!(error.contains("at most 28 tokens"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{Dropout, ParamRef, Result};
 
 /// What a method learns to put before a sequence: all that such a method has to say. [`PromptMethod`](super::PromptMethod) makes a whole
 /// method of it.
-pub trait Learned: Module + ModuleDisplay + Debug + Sync {
+pub trait Learned: Module + ModuleDisplay + Debug + Sync + 'static {
     /// The method's configuration.
     type Config: PromptConfig;
 
