@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use burn::tensor::{Int, Tensor};
 
 use crate::nn::{Embedding, KeyValue, Linear, Norm};
@@ -73,6 +75,12 @@ pub trait Adapter: Send + Sync {
     /// By how many positions [`prompt`](Self::prompt) lengthens a sequence.
     fn prompt_len(&self) -> usize {
         0
+    }
+
+    /// The adapter for a batch whose row `i` is what row `parents[i]` was; none where an adapter treats all rows alike. Generation asks
+    /// when rows end or branch.
+    fn select(&self, _parents: &[usize]) -> Option<Arc<dyn Adapter>> {
+        None
     }
 }
 

@@ -145,11 +145,12 @@ fn a_wrong_adapter_names_all_its_keys() {
 fn fields_that_mean_another_computation_are_refused() {
     let model = base("gqa-tied");
     for (field, value) in [
-        ("use_dora", serde_json::json!(true)),
         ("fan_in_fan_out", serde_json::json!(true)),
         ("layer_replication", serde_json::json!([[0, 2]])),
-        ("trainable_token_indices", serde_json::json!([1])),
-        ("init_lora_weights", serde_json::json!("pissa")),
+        ("trainable_token_indices", serde_json::json!([101])),
+        ("init_lora_weights", serde_json::json!("corda")),
+        ("init_lora_weights", serde_json::json!("loftq")),
+        ("target_parameters", serde_json::json!(["experts.gate_up_proj"])),
         ("peft_type", serde_json::json!("LOHA")),
         ("r", serde_json::json!(0)),
         ("lora_dropout", serde_json::json!(1.5)),

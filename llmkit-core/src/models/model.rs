@@ -60,11 +60,18 @@ pub trait Editable: Model {
     ///
     /// Where a tied embedding or head changes, the two part, and the copy's configuration says so.
     fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self>;
+
+    /// The model as what all models are.
+    fn as_model(&self) -> &dyn Model;
 }
 
 impl Editable for dyn CausalLm {
     fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self> {
         self.with_layers(edit)
+    }
+
+    fn as_model(&self) -> &dyn Model {
+        self
     }
 }
 
@@ -72,11 +79,19 @@ impl Editable for dyn Encoder {
     fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self> {
         self.with_layers(edit)
     }
+
+    fn as_model(&self) -> &dyn Model {
+        self
+    }
 }
 
 impl Editable for MaskedLm {
     fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self> {
         Arc::new(self.with_layers(edit))
+    }
+
+    fn as_model(&self) -> &dyn Model {
+        self
     }
 }
 
@@ -84,10 +99,18 @@ impl Editable for SequenceClassifier {
     fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self> {
         Arc::new(self.with_layers(edit))
     }
+
+    fn as_model(&self) -> &dyn Model {
+        self
+    }
 }
 
 impl Editable for TokenClassifier {
     fn edited(&self, edit: &mut dyn FnMut(LayerMut<'_>) -> bool) -> Arc<Self> {
         Arc::new(self.with_layers(edit))
+    }
+
+    fn as_model(&self) -> &dyn Model {
+        self
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::targets::{Indices, Patterns, TargetFields};
-use super::{TargetModules, Targets};
+use super::{TargetModules, Targets, TokenIndices};
 use crate::{Error, Result};
 
 /// Which layers a method acts on, what trains whole beside it, and what PEFT's configurations say besides.
@@ -212,6 +212,16 @@ pub trait MethodConfig:
     /// Which biases train along.
     fn bias(&self) -> Bias {
         Bias::None
+    }
+
+    /// Tokens whose vectors train along.
+    fn trainable_tokens(&self) -> Option<&TokenIndices> {
+        None
+    }
+
+    /// Whether what acts on an embedding must act on a head that is tied to it.
+    fn ensure_weight_tying(&self) -> bool {
+        false
     }
 
     /// Reads an `adapter_config.json`'s text; `origin` is its path.

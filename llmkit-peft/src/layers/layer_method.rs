@@ -8,9 +8,9 @@ use llmkit_core::checkpoint::{Safetensors, TensorSource, save_safetensors};
 use llmkit_core::models::Model;
 use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm};
 
-use super::{AdapterFolder, Attach, Bias, MethodConfig, Named, SavedLayers, TunedLayer};
+use super::{AdapterFolder, Attach, Bias, MethodConfig, Named, SavedLayers, TokenRows, TunedLayer};
 use crate::dropout::Dropout;
-use crate::{Error, Method, PeftModule, Progress, Result, Targets};
+use crate::{Effect, Error, Method, PeftModule, Place, Progress, Result, Targets};
 
 const TRAINING_STATE: &str = "training_state.safetensors";
 
@@ -19,6 +19,7 @@ const TRAINING_STATE: &str = "training_state.safetensors";
 pub struct LayerMethod<L: TunedLayer + Module> {
     layers: Vec<L>,
     saved: SavedLayers,
+    tokens: TokenRows,
     #[module(skip)]
     places: HashMap<String, usize>,
     #[module(skip)]
@@ -55,8 +56,20 @@ impl<L: TunedLayer> LayerMethod<L> {
         // Every tensor is overwritten, so the seed doesn't matter.
         let method = Self::build(model, config, 0, &origin, Some(&file))?;
         let shared = L::shared_tensors(&method.shared).into_iter().map(|(key, _)| key);
-        let shared: Vec<_> = shared.filter(|key| file.info(key).is_some()).collect();
-        AdapterFolder::fill(method.clone(), &method.tensors(), &shared, &file)
+        let mut read: Vec<_> = shared.filter(|key| file.info(key).is_some()).collect();
+        read.extend(method.layers.iter().flat_map(L::read_keys));
+        read.extend(method.saved.read_copies(&file)?);
+        AdapterFolder::fill(method.clone(), &method.tensors(), &read, &file)
+    }
+
+    /// An adapter of tensors that were computed, which must be all that the configuration asks for.
+    pub(crate) fn with_tensors(
+        model: &dyn Model,
+        config: L::Config,
+        tensors: &dyn TensorSource,
+    ) -> Result<Self> {
+        let method = Self::build(model, config, 0, tensors.path(), Some(tensors))?;
+        AdapterFolder::fill(method.clone(), &method.tensors(), &[], tensors)
     }
 
     fn build(
@@ -72,6 +85,10 @@ impl<L: TunedLayer> LayerMethod<L> {
         let model_type = model.config()["model_type"].as_str().unwrap_or_default();
         let targets = scope.targets(L::Config::default_targets(model_type), origin)?;
         let mut saved = SavedLayers::new(model, &scope.modules_to_save)?;
+        if config.ensure_weight_tying() {
+            saved = saved.tied(model, origin)?;
+        }
+        let tokens = TokenRows::new(model, config.trainable_tokens(), config.ensure_weight_tying(), origin)?;
         let shared = L::shared(model, &config, seed, file)?;
         let device = model.device();
         let attach = Attach { seed, device: &device, shared: &shared, file, origin };
@@ -83,6 +100,14 @@ impl<L: TunedLayer> LayerMethod<L> {
         model.visit(&mut |layer| {
             let path = layer.path();
             if saved.contains(path) {
+                if tokens.contains(path) {
+                    failed.get_or_insert(Error::Config {
+                        origin: origin.into(),
+                        field: "trainable_token_indices".into(),
+                        expected: "layers that `modules_to_save` does not train whole".into(),
+                        found: path.to_owned(),
+                    });
+                }
                 return;
             }
             let accepted = L::accepts(layer);
@@ -91,11 +116,22 @@ impl<L: TunedLayer> LayerMethod<L> {
             }
             // "All linear" does not mean layers of other kinds.
             let eligible = matches!(layer, Layer::Linear(_)) || scope.target_modules != Targets::AllLinear;
-            let target = eligible && targets.matches(path, model.head_path() == Some(path));
+            let target = eligible
+                && !places.contains_key(path)
+                && targets.matches(path, model.head_path() == Some(path));
             match (target, accepted) {
+                (true, _) if tokens.contains(path) => {
+                    failed.get_or_insert(Error::Config {
+                        origin: origin.into(),
+                        field: "trainable_token_indices".into(),
+                        expected: "layers that `target_modules` does not name".into(),
+                        found: path.to_owned(),
+                    });
+                }
                 (true, true) => match L::attach(layer, &config, &attach) {
                     Ok(attached) => {
                         places.insert(path.to_owned(), layers.len());
+                        places.extend(attached.other_paths().into_iter().map(|path| (path, layers.len())));
                         layers.push(attached);
                     }
                     Err(error) => {
@@ -129,7 +165,7 @@ impl<L: TunedLayer> LayerMethod<L> {
                 available: available.into_iter().collect(),
             });
         }
-        Ok(Self { layers, saved, places, config, shared, dropout_seed: None })
+        Ok(Self { layers, saved, tokens, places, config, shared, dropout_seed: None })
     }
 
     /// How the adapter is shaped.
@@ -162,8 +198,15 @@ impl<L: TunedLayer> LayerMethod<L> {
             let data = named.param.data();
             (named.key, data)
         });
-        let tensors = L::shared_tensors(&self.shared).into_iter().chain(tensors);
+        let copies = self.layers.iter().flat_map(L::copies).chain(self.saved.copies());
+        let tensors = L::shared_tensors(&self.shared).into_iter().chain(copies).chain(tensors);
         AdapterFolder::new(folder).write(&self.config.to_json(), tensors)
+    }
+
+    /// Changes the state of each target.
+    pub(crate) fn map_layers(mut self, change: impl FnMut(L) -> L) -> Self {
+        self.layers = self.layers.into_iter().map(change).collect();
+        self
     }
 
     /// Every tensor that trains, with its whole key.
@@ -172,7 +215,12 @@ impl<L: TunedLayer> LayerMethod<L> {
             let prefix = key(layer.path(), "");
             layer.tensors().into_iter().map(move |named| named.below(&prefix))
         });
-        of_layers.chain(self.saved.tensors()).collect()
+        of_layers.chain(self.others()).collect()
+    }
+
+    /// Every tensor that trains beside the method, with its whole key.
+    fn others(&self) -> Vec<Named<'_>> {
+        self.saved.tensors().into_iter().chain(self.tokens.tensors()).collect()
     }
 
     fn dropout(&self, index: usize) -> Option<Dropout> {
@@ -200,19 +248,24 @@ impl<L: TunedLayer> Adapter for LayerMethod<L> {
     fn embed(&self, base: &Embedding, ids: Tensor<2, Int>) -> Tensor<3> {
         match self.layer(base.path()) {
             Some(layer) => layer.embed(base, ids, &self.shared),
+            None if self.tokens.contains(base.path()) => self.tokens.embed(base, ids),
             None => self.saved.embed(base, ids),
         }
     }
 
     fn linear(&self, base: &Linear, input: Tensor<3>) -> Tensor<3> {
-        let Some(&index) = self.places.get(base.path()) else { return self.saved.linear(base, input) };
-        let layer = &self.layers[index];
-        match self.saved.bias(base.path()) {
-            Some(bias) => {
-                let base = Linear::new(base.path(), base.weight.clone(), Some(bias));
-                layer.linear(&base, input, &self.shared, self.dropout(index))
-            }
-            None => layer.linear(base, input, &self.shared, self.dropout(index)),
+        let index = self.places.get(base.path()).copied();
+        if index.is_none() && !self.tokens.contains(base.path()) {
+            return self.saved.linear(base, input);
+        }
+        let with_bias = self
+            .saved
+            .bias(base.path())
+            .map(|bias| Linear::new(base.path(), base.weight.clone(), Some(bias)));
+        let base = with_bias.as_ref().unwrap_or(base);
+        match index {
+            Some(index) => self.layers[index].linear(base, input, &self.shared, self.dropout(index)),
+            None => self.tokens.linear(base, input),
         }
     }
 
@@ -248,7 +301,10 @@ impl<L: TunedLayer> Method for LayerMethod<L> {
             LayerMut::Norm(norm) => norm.path(),
             LayerMut::Embedding(embedding) => embedding.path(),
         };
-        let Some(tuned) = self.layer(path) else { return Ok(self.saved.merge_layer(layer)) };
+        let Some(tuned) = self.layer(path) else {
+            let rows = self.tokens.merge_layer(&mut layer);
+            return Ok(self.saved.merge_layer(layer) || rows);
+        };
         if let LayerMut::Linear(linear) = &mut layer
             && let Some(bias) = self.saved.bias(linear.path())
         {
@@ -256,6 +312,23 @@ impl<L: TunedLayer> Method for LayerMethod<L> {
         }
         tuned.merge(layer, &self.shared)?;
         Ok(true)
+    }
+
+    fn effect(&self, place: Place<'_>) -> Effect {
+        let Place::Layer(path) = place else { return Effect::Nothing };
+        match self.layer(path) {
+            Some(layer) if layer.adds() && !self.saved.contains(path) => Effect::Adds,
+            Some(_) => Effect::Replaces,
+            None if self.saved.contains(path) || self.tokens.contains(path) => Effect::Replaces,
+            None => Effect::Nothing,
+        }
+    }
+
+    fn linear_update(&self, base: &Linear, input: Tensor<3>) -> Tensor<3> {
+        match self.places.get(base.path()) {
+            Some(&index) => self.layers[index].linear_update(base, input, &self.shared, self.dropout(index)),
+            None => self.linear(base, input.clone()) - base.forward(input),
+        }
     }
 }
 
@@ -265,7 +338,7 @@ impl<L: TunedLayer> PeftModule for LayerMethod<L> {
     }
 
     fn learning_rate_factors(&self) -> BTreeMap<ParamId, f64> {
-        L::learning_rate_factors(&self.layers, &self.config)
+        L::learning_rate_factors(&self.layers, &self.config, &self.others())
     }
 
     fn penalty(&self) -> Option<Tensor<1>> {

@@ -3,9 +3,11 @@
 mod config;
 mod file;
 mod layer_method;
+mod memory;
 mod named;
 mod saved;
 mod targets;
+mod tokens;
 mod tuned;
 
 pub use config::{Bias, MethodConfig, Scope};
@@ -14,8 +16,10 @@ pub(crate) use config::{
 };
 pub use file::AdapterFolder;
 pub use layer_method::LayerMethod;
+pub(crate) use memory::MemoryTensors;
 pub use named::{Named, ParamRef};
 pub use saved::{SavedLayer, SavedLayers};
 pub(crate) use targets::{TargetFields, compile, compile_pattern, lookup_pattern};
 pub use targets::{TargetModules, Targets};
+pub use tokens::{TokenIndices, TokenRows};
 pub use tuned::{Attach, TunedLayer};

@@ -1,11 +1,13 @@
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
+use llmkit_core::checkpoint::{TensorData, TensorSource};
 use llmkit_core::models::Model;
 use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm, lookup, matmul_transposed};
 
-use super::{AdapterFolder, CLASSIFIERS, Named, is_classifier};
+use super::{AdapterFolder, CLASSIFIERS, Named, ParamRef, is_classifier};
 use crate::{Error, Result};
 
 /// Layers that train whole beside a method (PEFT's `modules_to_save`), and biases that train alone.
@@ -14,6 +16,9 @@ pub struct SavedLayers {
     layers: Vec<SavedLayer>,
     #[module(skip)]
     places: HashMap<String, usize>,
+    /// The tied head that follows the embedding.
+    #[module(skip)]
+    head: Option<String>,
 }
 
 /// A layer that trains whole, or whose bias alone does: a copy that stands in for the base's.
@@ -38,7 +43,7 @@ impl SavedLayers {
     /// # Errors
     /// [`Error::NoTarget`] if an entry names no layer.
     pub fn new(model: &dyn Model, modules_to_save: &[String]) -> Result<Self> {
-        let mut saved = Self { layers: Vec::new(), places: HashMap::new() };
+        let mut saved = Self { layers: Vec::new(), places: HashMap::new(), head: None };
         // PEFT names both kinds of head for every classifier, which has one of them.
         let optional = |module: &String| is_classifier(model) && CLASSIFIERS.contains(&module.as_str());
         let mut found: Vec<bool> = modules_to_save.iter().map(optional).collect();
@@ -46,8 +51,13 @@ impl SavedLayers {
         model.visit(&mut |layer| {
             let path = layer.path();
             available.extend(path.rsplit('.').next().map(str::to_owned));
-            if let Some(entry) = modules_to_save.iter().position(|module| is_within(path, module)) {
-                found[entry] = true;
+            let mut named = false;
+            for (module, found) in modules_to_save.iter().zip(&mut found) {
+                if is_within(path, module) {
+                    (named, *found) = (true, true);
+                }
+            }
+            if named {
                 saved.push(SavedLayer::whole(layer));
             }
         });
@@ -68,7 +78,7 @@ impl SavedLayers {
 
     /// Copies of the layers for which `choose` says yes.
     pub(crate) fn of(model: &dyn Model, mut choose: impl FnMut(Layer<'_>) -> bool) -> Self {
-        let mut saved = Self { layers: Vec::new(), places: HashMap::new() };
+        let mut saved = Self { layers: Vec::new(), places: HashMap::new(), head: None };
         model.visit(&mut |layer| {
             if choose(layer) {
                 saved.push(SavedLayer::whole(layer));
@@ -83,6 +93,74 @@ impl SavedLayers {
     /// `[out, in]` or `[vocab, hidden]`
     pub fn matrix(&self, path: &str) -> Option<Tensor<2>> {
         self.get(path)?.matrix.as_ref().map(Param::val)
+    }
+
+    /// Lets a head that is tied to the embedding follow it, if the embedding trains: PEFT's `ensure_weight_tying`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the head is named without the embedding.
+    pub fn tied(mut self, model: &dyn Model, origin: &Path) -> Result<Self> {
+        let Some(head) = model.head_path().filter(|_| model.is_tied()) else { return Ok(self) };
+        let mut embedding = None;
+        model.visit(&mut |layer| {
+            if let Layer::Embedding(table) = layer {
+                embedding.get_or_insert_with(|| table.path().to_owned());
+            }
+        });
+        let own = self.places.get(head).copied();
+        match (embedding.as_ref().and_then(|path| self.places.get(path)).copied(), own) {
+            (Some(index), own) => {
+                self.places.insert(head.to_owned(), index);
+                self.head = Some(head.to_owned());
+                if let Some(own) = own {
+                    self.layers.remove(own);
+                    self.places.values_mut().filter(|index| **index > own).for_each(|index| *index -= 1);
+                }
+                Ok(self)
+            }
+            (None, None) => Ok(self),
+            (None, Some(_)) => Err(Error::Config {
+                origin: origin.into(),
+                field: "modules_to_save".into(),
+                expected: format!("{} beside the head that is tied to it", embedding.unwrap_or_default()),
+                found: head.to_owned(),
+            }),
+        }
+    }
+
+    /// The key of the copy that the file holds of the embedding for a head that follows it.
+    fn head_key(&self) -> Option<String> {
+        self.head.as_ref().map(|head| format!("{}{head}.weight", AdapterFolder::PREFIX))
+    }
+
+    /// The copy that the file holds of the embedding for a head that follows it.
+    pub fn copies(&self) -> Vec<(String, TensorData<'static>)> {
+        let matrix = self.head.as_ref().and_then(|head| self.get(head)?.matrix.as_ref());
+        let copy = self.head_key().zip(matrix);
+        copy.map(|(key, matrix)| (key, ParamRef::Matrix(matrix).data())).into_iter().collect()
+    }
+
+    /// The keys of [`copies`](Self::copies) that `file` has, once it is sure that they are copies.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if one differs from what it should be a copy of.
+    pub fn read_copies(&self, file: &dyn TensorSource) -> Result<Vec<String>> {
+        let Some((key, head)) = self.head_key().zip(self.head.as_ref()) else { return Ok(Vec::new()) };
+        if file.info(&key).is_none() {
+            return Ok(Vec::new());
+        }
+        let saved = self.get(head).expect("a head that follows has the embedding's place");
+        let original = format!("{}{}.weight", AdapterFolder::PREFIX, saved.path);
+        // Without the original, its own key is reported as missing.
+        if file.info(&original).is_some() && file.read_f32(&original)? != file.read_f32(&key)? {
+            return Err(Error::Adapter {
+                path: file.path().to_path_buf(),
+                missing: Vec::new(),
+                unexpected: Vec::new(),
+                mismatched: vec![format!("{key}: other values than {original}, to which it is tied")],
+            });
+        }
+        Ok(vec![key])
     }
 
     /// Trains the bias of `layer`, if it has one and does not train already. `is_target` says whether a method acts on the layer

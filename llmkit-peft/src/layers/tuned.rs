@@ -67,6 +67,25 @@ pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync + 'static {
         base.forward(input)
     }
 
+    /// Whether the state adds to what the layer computes, whatever it computes: then several methods can act on it together.
+    fn adds(&self) -> bool {
+        false
+    }
+
+    /// What the state adds to the linear layer's output, where it [`adds`](Self::adds).
+    ///
+    /// # Shapes
+    /// `[batch, seq, in]` to `[batch, seq, out]`.
+    fn linear_update(
+        &self,
+        base: &Linear,
+        input: Tensor<3>,
+        shared: &Self::Shared,
+        dropout: Option<Dropout>,
+    ) -> Tensor<3> {
+        self.linear(base, input.clone(), shared, dropout) - base.forward(input)
+    }
+
     /// What the embedding gives now.
     ///
     /// # Shapes
@@ -86,14 +105,34 @@ pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync + 'static {
     /// The tensors that train, each with the end of its key: `lora_A.weight`.
     fn tensors(&self) -> Vec<Named<'_>>;
 
+    /// The paths of other layers that this state acts on as well: a head that is tied to the embedding.
+    fn other_paths(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What the file holds of the layer besides [`tensors`](Self::tensors), with whole keys: copies of what is known otherwise.
+    fn copies(&self) -> Vec<(String, TensorData<'static>)> {
+        Vec::new()
+    }
+
+    /// Whole keys of the file that [`attach`](Self::attach) has read and checked, if they are there: those of [`copies`](Self::copies).
+    fn read_keys(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Works the state into the layer's weights, so that the layer alone computes the same.
     ///
     /// # Errors
     /// [`Error::NotMergeable`](crate::Error::NotMergeable) if that can't be.
     fn merge(&self, layer: LayerMut<'_>, shared: &Self::Shared) -> Result<()>;
 
-    /// As [`PeftModule::learning_rate_factors`](crate::PeftModule::learning_rate_factors).
-    fn learning_rate_factors(_layers: &[Self], _config: &Self::Config) -> BTreeMap<ParamId, f64> {
+    /// As [`PeftModule::learning_rate_factors`](crate::PeftModule::learning_rate_factors); `others` are the tensors that train beside the
+    /// method.
+    fn learning_rate_factors(
+        _layers: &[Self],
+        _config: &Self::Config,
+        _others: &[Named<'_>],
+    ) -> BTreeMap<ParamId, f64> {
         BTreeMap::new()
     }
 

@@ -2,11 +2,11 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::{InitLora, LoraPlus};
 use crate::layers::{
-    Bias, MethodConfig, Scope, as_integer_if_whole, as_integers_if_whole, compile_pattern, lookup_pattern,
-    null_as_default,
+    Bias, MethodConfig, Scope, TokenIndices, as_integer_if_whole, as_integers_if_whole, compile_pattern,
+    lookup_pattern, null_as_default,
 };
 use crate::{Error, Result};
 
@@ -41,6 +41,19 @@ pub struct LoraConfig {
     /// Whether `lora_B` has a bias of its own; default false.
     #[serde(default)]
     pub lora_bias: bool,
+    /// DoRA (Liu et al. 2024): the update turns the weight's rows, and a trained vector sets their lengths; default false.
+    #[serde(default)]
+    pub use_dora: bool,
+    /// Tokens whose vectors train along; default none.
+    #[serde(default)]
+    pub trainable_token_indices: Option<TokenIndices>,
+    /// Whether a head that is tied to the embedding gets the embedding's update as well; by default it stays the base's.
+    #[serde(default)]
+    pub ensure_weight_tying: bool,
+    /// LoRA+: other learning rates for some of the tensors. Not in the file, which is for applying the adapter; training checkpoints keep
+    /// it.
+    #[serde(skip)]
+    pub lora_plus: Option<LoraPlus>,
     /// How the factors start; default [`InitLora::Default`].
     #[serde(rename = "init_lora_weights", default)]
     pub init: InitLora,
@@ -50,18 +63,6 @@ pub struct LoraConfig {
     /// Other alphas for layers whose path ends in a match of the key.
     #[serde(default, deserialize_with = "null_as_default", serialize_with = "as_integers_if_whole")]
     pub alpha_pattern: IndexMap<String, f64>,
-}
-
-/// How a LoRA's factors start. In every form the adapter begins as the identity, but for [`InitLora::Random`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum InitLora {
-    /// `A` uniform in `±1 / sqrt(in)` (Kaiming with a = sqrt(5)), `B` zero.
-    #[default]
-    Default,
-    /// `A` normal with standard deviation `1 / r`, `B` zero.
-    Gaussian,
-    /// Both factors random: not the identity, for tests.
-    Random,
 }
 
 /// The rank and the scale of the update in one layer.
@@ -84,6 +85,10 @@ impl LoraConfig {
             bias: Bias::None,
             use_rslora: false,
             lora_bias: false,
+            use_dora: false,
+            trainable_token_indices: None,
+            ensure_weight_tying: false,
+            lora_plus: None,
             init: InitLora::Default,
             rank_pattern: IndexMap::new(),
             alpha_pattern: IndexMap::new(),
@@ -115,6 +120,32 @@ impl LoraConfig {
         Self { use_rslora, ..self }
     }
 
+    /// Gives `lora_B` a bias of its own.
+    pub fn with_lora_bias(self, lora_bias: bool) -> Self {
+        Self { lora_bias, ..self }
+    }
+
+    /// Trains the lengths of the weights' rows apart from their directions.
+    pub fn with_dora(self, use_dora: bool) -> Self {
+        Self { use_dora, ..self }
+    }
+
+    /// Trains the vectors of these tokens along; a tied head follows.
+    pub fn with_trainable_tokens(self, tokens: impl IntoIterator<Item = usize>) -> Self {
+        let tokens = TokenIndices::Embedding(tokens.into_iter().collect());
+        Self { trainable_token_indices: Some(tokens), ..self }
+    }
+
+    /// Gives a head that is tied to the embedding the embedding's update as well.
+    pub fn with_weight_tying(self, ensure_weight_tying: bool) -> Self {
+        Self { ensure_weight_tying, ..self }
+    }
+
+    /// Sets other learning rates for some of the tensors.
+    pub fn with_lora_plus(self, lora_plus: LoraPlus) -> Self {
+        Self { lora_plus: Some(lora_plus), ..self }
+    }
+
     /// Sets how the factors start.
     pub fn with_init(self, init: InitLora) -> Self {
         Self { init, ..self }
@@ -130,6 +161,17 @@ impl LoraConfig {
     pub fn with_alpha_for(mut self, pattern: impl Into<String>, alpha: f64) -> Self {
         self.alpha_pattern.insert(pattern.into(), alpha);
         self
+    }
+
+    /// The configuration of an ordinary LoRA that holds the trained factors and the initial ones side by side, as PEFT converts it.
+    pub(super) fn of_twice_the_rank(&self) -> Self {
+        // alpha / r, or alpha / sqrt(r), stays as it is.
+        let factor = if self.use_rslora { std::f64::consts::SQRT_2 } else { 2.0 };
+        let mut config =
+            Self { rank: 2 * self.rank, alpha: factor * self.alpha, init: InitLora::Default, ..self.clone() };
+        config.rank_pattern.values_mut().for_each(|rank| *rank *= 2);
+        config.alpha_pattern.values_mut().for_each(|alpha| *alpha *= factor);
+        config
     }
 
     /// A function from a layer's path to its rank and scale.
@@ -160,9 +202,7 @@ impl MethodConfig for LoraConfig {
         "megatron_config",
         "monteclora_config",
         "target_parameters",
-        "trainable_token_indices",
         "use_bdlora",
-        "use_dora",
         "use_qalora",
         "velora_config",
     ];
@@ -181,6 +221,14 @@ impl MethodConfig for LoraConfig {
 
     fn bias(&self) -> Bias {
         self.bias
+    }
+
+    fn trainable_tokens(&self) -> Option<&TokenIndices> {
+        self.trainable_token_indices.as_ref()
+    }
+
+    fn ensure_weight_tying(&self) -> bool {
+        self.ensure_weight_tying
     }
 
     fn validate(&self, origin: &Path) -> Result<()> {
@@ -206,6 +254,17 @@ impl MethodConfig for LoraConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return wrong("lora_dropout", "a probability in [0, 1)", self.dropout.to_string());
         }
+        if self.lora_bias && self.use_dora {
+            return wrong("lora_bias", "false where `use_dora` is true", "true".into());
+        }
+        if self.lora_bias && !matches!(self.init, InitLora::Default | InitLora::Random) {
+            return wrong("lora_bias", "false with this `init_lora_weights`", "true".into());
+        }
+        if let Some(plus) = self.lora_plus
+            && ![plus.ratio, plus.embedding].iter().all(|factor| factor.is_finite() && *factor >= 0.0)
+        {
+            return wrong("lora_plus", "finite factors of at least 0", format!("{plus:?}"));
+        }
         Ok(())
     }
 }
@@ -216,29 +275,4 @@ fn default_rank() -> usize {
 
 fn default_alpha() -> f64 {
     8.0
-}
-
-impl<'de> Deserialize<'de> for InitLora {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::Bool(true) | Value::Null => Ok(Self::Default),
-            Value::Bool(false) => Ok(Self::Random),
-            Value::String(name) if name == "gaussian" => Ok(Self::Gaussian),
-            // These also change the base model's weights, which the adapter's file alone does not tell.
-            other => Err(serde::de::Error::custom(format!(
-                "init_lora_weights = {other} is not supported; in PEFT, save the adapter with \
-                 `path_initial_model_for_weight_conversion` to make it an ordinary LoRA"
-            ))),
-        }
-    }
-}
-
-impl Serialize for InitLora {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Default => serializer.serialize_bool(true),
-            Self::Gaussian => serializer.serialize_str("gaussian"),
-            Self::Random => serializer.serialize_bool(false),
-        }
-    }
 }

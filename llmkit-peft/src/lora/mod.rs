@@ -1,8 +1,18 @@
 mod config;
+mod dora;
+mod eva;
+mod init;
 mod layer;
+mod loftq;
+mod pca;
+mod plus;
 
-pub use config::{InitLora, LoraConfig, Sizes};
-pub use layer::LoraLayer;
+pub use config::{LoraConfig, Sizes};
+pub use eva::{Eva, EvaConfig, eva_lora};
+pub use init::InitLora;
+pub use layer::{LoraLayer, LoraShared};
+pub use loftq::loftq;
+pub use plus::LoraPlus;
 
 use crate::layers::{LayerMethod, TunedLayer};
 

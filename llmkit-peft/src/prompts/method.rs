@@ -12,7 +12,7 @@ use llmkit_core::nn::{Embedding, KeyValue, LayerMut, Linear, Norm};
 use super::config::HEADS;
 use super::{Learned, ParamSource, PromptConfig};
 use crate::layers::{AdapterFolder, Named, SavedLayers};
-use crate::{Dropout, Error, Method, PeftModule, Progress, Result};
+use crate::{Dropout, Effect, Error, Method, PeftModule, Place, Progress, Result};
 
 /// What stands for a file's path in errors about a configuration that the program made.
 pub(super) const PROGRAM: &str = "(the program's configuration)";
@@ -248,6 +248,15 @@ impl<L: Learned> Method for PromptMethod<L> {
             false => "it adds vectors to a sequence",
         };
         Err(Error::NotMergeable { kind: L::Config::PEFT_TYPE.into(), reason: reason.into() })
+    }
+
+    fn effect(&self, place: Place<'_>) -> Effect {
+        match place {
+            Place::Prefix if L::IS_PREFIX => Effect::Replaces,
+            Place::Prompt if !L::IS_PREFIX => Effect::Replaces,
+            Place::Layer(path) if self.saved.contains(path) => Effect::Replaces,
+            Place::Layer(_) | Place::Join | Place::Prompt | Place::Prefix => Effect::Nothing,
+        }
     }
 }
 
