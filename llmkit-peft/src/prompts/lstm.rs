@@ -59,7 +59,7 @@ impl BiLstm {
 
     /// torch's name of a tensor of the direction of this index.
     fn name(path: &str, part: &str, index: usize) -> String {
-        format!("{path}.{part}_l{}{}", index / 2, if index % 2 == 0 { "" } else { "_reverse" })
+        format!("{path}.{part}_l{}{}", index / 2, if index.is_multiple_of(2) { "" } else { "_reverse" })
     }
 
     /// Dropout acts between layers.

@@ -288,6 +288,14 @@ impl Learned for MultitaskPrompt {
         ]
     }
 
+    fn select(&self, parents: &[usize]) -> Option<Self> {
+        if self.chosen.len() == 1 {
+            return None;
+        }
+        let chosen = parents.iter().map(|parent| self.chosen[*parent]).collect();
+        Some(Self { chosen, ..self.clone() })
+    }
+
     fn prompt(&self, batch: usize, _dropout: Option<Dropout>) -> Option<Tensor<3>> {
         let chosen = self.chosen.len();
         assert!(chosen == 1 || chosen == batch, "tasks for {chosen} sequences, and a batch of {batch}");

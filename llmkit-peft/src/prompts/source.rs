@@ -24,7 +24,7 @@ pub struct ParamSource<'a> {
 }
 
 enum Kind<'a> {
-    Fresh(Fresh<'a>),
+    Fresh(Box<Fresh<'a>>),
     File {
         file: &'a dyn TensorSource,
         taken: BTreeSet<String>,
@@ -64,7 +64,7 @@ impl<'a> ParamSource<'a> {
         // Apart from what other methods draw from the same seed.
         let rng = ChaCha8Rng::seed_from_u64(derive(seed, 0x70_72_6f_6d_70_74));
         let fresh = Fresh { model, rng, text, origin: origin.to_path_buf() };
-        Self { device: model.device(), kind: Kind::Fresh(fresh), error: None }
+        Self { device: model.device(), kind: Kind::Fresh(Box::new(fresh)), error: None }
     }
 
     /// Reads from `file` onto `device`. `read` are keys of the file that are read otherwise.
