@@ -132,7 +132,7 @@ pub use prompts::{
     Learned, LearnedTensor, MultitaskPrompt, MultitaskPromptTuning, MultitaskPromptTuningConfig,
     MultitaskPromptTuningInit, PTuning, PTuningConfig, ParamSource, Prefix, PrefixInit, PrefixTuning,
     PrefixTuningConfig, Prompt, PromptConfig, PromptEncoder, PromptEncoderKind, PromptMethod, PromptScope,
-    PromptSizes, PromptTuning, PromptTuningConfig, PromptTuningInit, Start,
+    PromptSizes, PromptStart, PromptTuning, PromptTuningConfig, PromptTuningInit,
 };
 pub use rank_patterns::RankPatterns;
 pub use rounding::{LayerRounding, RoundingReport, rounding_report, save_merged_gguf};

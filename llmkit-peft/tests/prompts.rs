@@ -221,6 +221,15 @@ fn tasks_of_llama_and_qwen3() {
             let tasks = [1, 0];
             let both = method.clone().with_tasks(tasks).unwrap();
             check_causal(name, model.as_ref(), &both, |row| method.clone().with_task(tasks[row]).unwrap());
+            // Rows that end or branch keep their tasks.
+            let expected = Expected::open(folder(name).join("expected.safetensors"));
+            let (input, shape) = expected.ints("input_ids");
+            let swapped: Vec<i32> = input[9..].iter().chain(&input[..9]).copied().collect();
+            let selected = both.select(&[1, 0]).unwrap();
+            let ours = logits(model.as_ref(), ids(&swapped, shape), selected.as_ref());
+            let theirs = expected.floats("logits");
+            let (first, second) = theirs.split_at(theirs.len() / 2);
+            close(name, &ours, &[second, first].concat());
         });
     }
 }
@@ -682,6 +691,11 @@ fn a_classifier_trains_with_a_prompt_and_resumes() {
     let before = trainer.evaluate(&data).unwrap().loss;
     trainer.fit(&data, &[], &mut Silent).unwrap();
     train(before, trainer.evaluate(&data).unwrap().loss, "prefix tuning");
+
+    // The prefix and this are one position too many.
+    let long = [Labelled { ids: vec![5; 29], type_ids: vec![0; 29], label: Label::Class(0) }];
+    let error = trainer.evaluate(&long).unwrap_err().to_string();
+    assert!(error.contains("at most 28 tokens"), "{error}");
 }
 
 #[test]

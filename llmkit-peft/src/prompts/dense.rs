@@ -1,7 +1,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{LearnedTensor, ParamSource, Start};
+use super::{LearnedTensor, ParamSource, PromptStart};
 
 /// A linear layer that trains, `y = x W^T + b`, with torch's names, layout and start.
 #[derive(Module, Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Dense {
 impl Dense {
     /// Fresh, uniform in `±1 / sqrt(in)`, as torch's `Linear` starts.
     pub(super) fn new(path: &str, d_input: usize, d_output: usize, source: &mut ParamSource<'_>) -> Self {
-        let start = Start::Uniform((d_input as f64).powf(-0.5));
+        let start = PromptStart::Uniform((d_input as f64).powf(-0.5));
         Self {
             weight: source.param(&format!("{path}.weight"), [d_output, d_input], start.clone()),
             bias: source.param(&format!("{path}.bias"), [d_output], start),
@@ -31,7 +31,7 @@ impl Dense {
         zero: bool,
         source: &mut ParamSource<'_>,
     ) -> Vec<Self> {
-        let start = if zero { Start::Zeros } else { Start::Uniform((d_input as f64).powf(-0.5)) };
+        let start = if zero { PromptStart::Zeros } else { PromptStart::Uniform((d_input as f64).powf(-0.5)) };
         let weights = source.params(&format!("{path}.weight"), [d_output, d_input], count, 0, start.clone());
         let biases = source.params(&format!("{path}.bias"), [d_output], count, 0, start);
         weights.into_iter().zip(biases).map(|(weight, bias)| Self { weight, bias }).collect()

@@ -48,6 +48,11 @@ pub trait Learned: Module + ModuleDisplay + Debug + Sync + 'static {
         None
     }
 
+    /// The same for a batch whose row `i` is what row `parents[i]` was, where rows differ.
+    fn select(&self, _parents: &[usize]) -> Option<Self> {
+        None
+    }
+
     /// The keys and values that come before those of `batch` sequences in block `layer`.
     ///
     /// # Shapes

@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 
-use super::{LearnedTensor, ParamSource, Start};
+use super::{LearnedTensor, ParamSource, PromptStart};
 use crate::Dropout;
 
 /// A long short-term memory (Hochreiter and Schmidhuber 1997) that reads one sequence in both directions, as torch's `LSTM` does with
@@ -40,10 +40,18 @@ impl BiLstm {
             let d_input = if index < 2 { d_input } else { 2 * hidden };
             let name = |part| Self::name(path, part, index);
             Direction {
-                weight_ih: source.param(&name("weight_ih"), [4 * hidden, d_input], Start::Uniform(bound)),
-                weight_hh: source.param(&name("weight_hh"), [4 * hidden, hidden], Start::Uniform(bound)),
-                bias_ih: source.param(&name("bias_ih"), [4 * hidden], Start::Uniform(bound)),
-                bias_hh: source.param(&name("bias_hh"), [4 * hidden], Start::Uniform(bound)),
+                weight_ih: source.param(
+                    &name("weight_ih"),
+                    [4 * hidden, d_input],
+                    PromptStart::Uniform(bound),
+                ),
+                weight_hh: source.param(
+                    &name("weight_hh"),
+                    [4 * hidden, hidden],
+                    PromptStart::Uniform(bound),
+                ),
+                bias_ih: source.param(&name("bias_ih"), [4 * hidden], PromptStart::Uniform(bound)),
+                bias_hh: source.param(&name("bias_hh"), [4 * hidden], PromptStart::Uniform(bound)),
             }
         });
         Self { directions: directions.collect() }
@@ -51,7 +59,7 @@ impl BiLstm {
 
     /// torch's name of a tensor of the direction of this index.
     fn name(path: &str, part: &str, index: usize) -> String {
-        format!("{path}.{part}_l{}{}", index / 2, if index % 2 == 0 { "" } else { "_reverse" })
+        format!("{path}.{part}_l{}{}", index / 2, if index.is_multiple_of(2) { "" } else { "_reverse" })
     }
 
     /// Dropout acts between layers.

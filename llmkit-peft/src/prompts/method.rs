@@ -1,6 +1,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::{Module, ParamId};
 use burn::tensor::{Int, Tensor};
@@ -208,6 +209,11 @@ impl<L: Learned> Adapter for PromptMethod<L> {
 
     fn prompt_len(&self) -> usize {
         if L::IS_PREFIX { 0 } else { self.config.scope().num_virtual_tokens }
+    }
+
+    fn select(&self, parents: &[usize]) -> Option<Arc<dyn Adapter>> {
+        let learned = self.learned.select(parents)?;
+        Some(Arc::new(Self { learned, ..self.clone() }))
     }
 }
 

@@ -21,4 +21,4 @@ pub use multitask::{
 pub use p_tuning::{PTuning, PTuningConfig, PromptEncoder, PromptEncoderKind};
 pub use prefix_tuning::{Prefix, PrefixInit, PrefixTuning, PrefixTuningConfig};
 pub use prompt_tuning::{Prompt, PromptTuning, PromptTuningConfig, PromptTuningInit};
-pub use source::{ParamSource, Start};
+pub use source::{ParamSource, PromptStart};

@@ -11,7 +11,7 @@ use super::config::in_range;
 use super::method::PROGRAM;
 use super::prompt_tuning::text_ids;
 use super::{
-    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start,
+    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, PromptStart,
 };
 use crate::{Dropout, Error, Result};
 
@@ -157,21 +157,24 @@ pub struct MultitaskPrompt {
 
 /// What a fresh prompt starts from.
 struct Source {
-    embeddings: Start,
-    cols: Start,
-    rows: Start,
+    embeddings: PromptStart,
+    cols: PromptStart,
+    rows: PromptStart,
 }
 
 impl Source {
     fn new(config: &MultitaskPromptTuningConfig) -> Result<Self> {
-        let fresh =
-            Self { embeddings: Start::Normal(1.0), cols: Start::Normal(0.02), rows: Start::Normal(0.02) };
+        let fresh = Self {
+            embeddings: PromptStart::Normal(1.0),
+            cols: PromptStart::Normal(0.02),
+            rows: PromptStart::Normal(0.02),
+        };
         Ok(match config.init {
             MultitaskPromptTuningInit::Random => fresh,
-            MultitaskPromptTuningInit::Text => Self { embeddings: Start::Text, ..fresh },
+            MultitaskPromptTuningInit::Text => Self { embeddings: PromptStart::Text, ..fresh },
             MultitaskPromptTuningInit::OnlySourceShared => {
                 let (_, embeddings) = trained(config, "prompt_embeddings")?;
-                Self { embeddings: Start::Values(embeddings), ..fresh }
+                Self { embeddings: PromptStart::Values(embeddings), ..fresh }
             }
             MultitaskPromptTuningInit::AverageSourceTasks | MultitaskPromptTuningInit::ExactSourceTask => {
                 if config.tasks != 1 {
@@ -182,17 +185,17 @@ impl Source {
                         &config.tasks,
                     ));
                 }
-                let factors = |key: &str| -> Result<Start> {
+                let factors = |key: &str| -> Result<PromptStart> {
                     let (shape, values) = trained(config, key)?;
                     let tasks = shape.first().copied().unwrap_or_default();
                     let size = values.len().checked_div(tasks).unwrap_or_default();
                     if config.init == MultitaskPromptTuningInit::AverageSourceTasks {
                         let mean = |i: usize| values.iter().skip(i).step_by(size).sum::<f32>() / tasks as f32;
-                        return Ok(Start::Values((0..size).map(mean).collect()));
+                        return Ok(PromptStart::Values((0..size).map(mean).collect()));
                     }
                     let task = config.init_task;
                     match values.get(task * size..(task + 1) * size) {
-                        Some(values) if task < tasks => Ok(Start::Values(values.to_vec())),
+                        Some(values) if task < tasks => Ok(PromptStart::Values(values.to_vec())),
                         _ => {
                             let expected = format!("a task of the source's {tasks}");
                             Err(wrong(config, "prompt_tuning_init_task", &expected, &task))
@@ -201,7 +204,7 @@ impl Source {
                 };
                 let (_, embeddings) = trained(config, "prompt_embeddings")?;
                 Self {
-                    embeddings: Start::Values(embeddings),
+                    embeddings: PromptStart::Values(embeddings),
                     cols: factors("prefix_task_cols")?,
                     rows: factors("prefix_task_rows")?,
                 }
@@ -265,7 +268,9 @@ impl Learned for MultitaskPrompt {
         let shape @ [tokens, hidden] = config.scope.vectors();
         let start = match source.is_fresh() {
             true => Source::new(config)?,
-            false => Source { embeddings: Start::Zeros, cols: Start::Zeros, rows: Start::Zeros },
+            false => {
+                Source { embeddings: PromptStart::Zeros, cols: PromptStart::Zeros, rows: PromptStart::Zeros }
+            }
         };
         Ok(Self {
             embeddings: source.param("prompt_embeddings", shape, start.embeddings),
@@ -281,6 +286,14 @@ impl Learned for MultitaskPrompt {
             LearnedTensor::new("prefix_task_rows", &self.rows),
             LearnedTensor::new("prompt_embeddings", &self.embeddings),
         ]
+    }
+
+    fn select(&self, parents: &[usize]) -> Option<Self> {
+        if self.chosen.len() == 1 {
+            return None;
+        }
+        let chosen = parents.iter().map(|parent| self.chosen[*parent]).collect();
+        Some(Self { chosen, ..self.clone() })
     }
 
     fn prompt(&self, batch: usize, _dropout: Option<Dropout>) -> Option<Tensor<3>> {

@@ -10,7 +10,7 @@ use super::config::in_range;
 use super::dense::Dense;
 use super::lstm::BiLstm;
 use super::{
-    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start,
+    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, PromptStart,
 };
 use crate::{Dropout, Error, Result};
 
@@ -182,7 +182,7 @@ impl Learned for PromptEncoder {
 
     fn make(config: &PTuningConfig, source: &mut ParamSource<'_>, encoder: bool) -> Result<Self> {
         let shape @ [_, width] = config.scope.vectors();
-        let start = Start::Normal(1.0);
+        let start = PromptStart::Normal(1.0);
         if !encoder {
             let embedding = source.param("prompt_embeddings", shape, start);
             return Ok(Self { embedding, lstm_head: None, mlp_head: Vec::new() });

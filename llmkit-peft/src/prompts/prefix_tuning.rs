@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::config::in_range;
 use super::dense::Dense;
 use super::{
-    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start,
+    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, PromptStart,
 };
 use crate::Result;
 
@@ -169,13 +169,13 @@ impl Learned for Prefix {
         let key_heads = config.scope.num_attention_heads.unwrap_or(1);
         let zero = config.init == PrefixInit::Zero;
         if !encoder {
-            let start = if zero { Start::Zeros } else { Start::Normal(1.0) };
+            let start = if zero { PromptStart::Zeros } else { PromptStart::Normal(1.0) };
             let tables = source.params("prompt_embeddings", [tokens, 2 * width], blocks, 1, start);
             return Ok(Self { tables, network: None, key_heads });
         }
         let hidden = config.hidden_size.unwrap_or(width);
         let network = Projection {
-            embedding: source.param("embedding.weight", [tokens, width], Start::Normal(1.0)),
+            embedding: source.param("embedding.weight", [tokens, width], PromptStart::Normal(1.0)),
             hidden: Dense::new("transform.0", width, hidden, source),
             blocks: Dense::split("transform.2", hidden, 2 * width, blocks, zero, source),
         };

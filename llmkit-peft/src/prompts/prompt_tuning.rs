@@ -7,7 +7,7 @@ use llmkit_core::models::Model;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, Start,
+    Learned, LearnedTensor, ParamSource, PromptConfig, PromptMethod, PromptScope, PromptSizes, PromptStart,
 };
 use crate::{Dropout, Error, Result};
 
@@ -116,9 +116,9 @@ impl Learned for Prompt {
 
     fn make(config: &PromptTuningConfig, source: &mut ParamSource<'_>, _encoder: bool) -> Result<Self> {
         let start = match config.init {
-            PromptTuningInit::Random => Start::Normal(1.0),
-            PromptTuningInit::Text => Start::Text,
-            PromptTuningInit::SampleVocab => Start::Vocabulary,
+            PromptTuningInit::Random => PromptStart::Normal(1.0),
+            PromptTuningInit::Text => PromptStart::Text,
+            PromptTuningInit::SampleVocab => PromptStart::Vocabulary,
         };
         Ok(Self { embeddings: source.param("prompt_embeddings", config.scope.vectors(), start) })
     }

@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::dropout::derive;
+use crate::random::normal;
 use crate::{Error, Result};
 
 /// Where the parameters of a prompt come from: drawn for a fresh one, or read from a file.
@@ -23,7 +24,7 @@ pub struct ParamSource<'a> {
 }
 
 enum Kind<'a> {
-    Fresh(Fresh<'a>),
+    Fresh(Box<Fresh<'a>>),
     File {
         file: &'a dyn TensorSource,
         taken: BTreeSet<String>,
@@ -42,7 +43,7 @@ struct Fresh<'a> {
 /// How a parameter starts; files don't ask.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub enum Start {
+pub enum PromptStart {
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
     /// Uniform between minus and plus this.
@@ -58,12 +59,12 @@ pub enum Start {
 }
 
 impl<'a> ParamSource<'a> {
-    /// Draws for `model`; `seed` fixes what. `text` are the tokens of [`Start::Text`], `origin` is named in errors.
+    /// Draws for `model`; `seed` fixes what. `text` are the tokens of [`PromptStart::Text`], `origin` is named in errors.
     pub fn fresh(model: &'a dyn Model, seed: u64, text: Option<&'a [u32]>, origin: &Path) -> Self {
         // Apart from what other methods draw from the same seed.
         let rng = ChaCha8Rng::seed_from_u64(derive(seed, 0x70_72_6f_6d_70_74));
         let fresh = Fresh { model, rng, text, origin: origin.to_path_buf() };
-        Self { device: model.device(), kind: Kind::Fresh(fresh), error: None }
+        Self { device: model.device(), kind: Kind::Fresh(Box::new(fresh)), error: None }
     }
 
     /// Reads from `file` onto `device`. `read` are keys of the file that are read otherwise.
@@ -79,7 +80,12 @@ impl<'a> ParamSource<'a> {
     }
 
     /// The parameter under `key`.
-    pub fn param<const D: usize>(&mut self, key: &str, shape: [usize; D], start: Start) -> Param<Tensor<D>> {
+    pub fn param<const D: usize>(
+        &mut self,
+        key: &str,
+        shape: [usize; D],
+        start: PromptStart,
+    ) -> Param<Tensor<D>> {
         let mut parts = self.params(key, shape, 1, 0, start);
         parts.pop().expect("one was asked for")
     }
@@ -91,7 +97,7 @@ impl<'a> ParamSource<'a> {
         shape: [usize; D],
         count: usize,
         axis: usize,
-        start: Start,
+        start: PromptStart,
     ) -> Vec<Param<Tensor<D>>> {
         let mut whole = shape;
         whole[axis] *= count;
@@ -155,20 +161,14 @@ impl<'a> ParamSource<'a> {
 }
 
 impl Fresh<'_> {
-    fn start(&mut self, len: usize, width: usize, start: Start) -> Result<Vec<f32>> {
+    fn start(&mut self, len: usize, width: usize, start: PromptStart) -> Result<Vec<f32>> {
         let rng = &mut self.rng;
         Ok(match start {
-            // Box and Muller's method (1958).
-            Start::Normal(std) => (0..len)
-                .map(|_| {
-                    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-                    (std * radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()) as f32
-                })
-                .collect(),
-            Start::Uniform(bound) => (0..len).map(|_| rng.random_range(-bound..bound) as f32).collect(),
-            Start::Zeros => vec![0.0; len],
-            Start::Values(values) if values.len() == len => values,
-            Start::Values(values) => {
+            PromptStart::Normal(std) => normal(len, std, rng),
+            PromptStart::Uniform(bound) => (0..len).map(|_| rng.random_range(-bound..bound) as f32).collect(),
+            PromptStart::Zeros => vec![0.0; len],
+            PromptStart::Values(values) if values.len() == len => values,
+            PromptStart::Values(values) => {
                 let found = format!("{} values", values.len());
                 return Err(self.wrong(
                     "prompt_tuning_init_state_dict_path",
@@ -176,14 +176,14 @@ impl Fresh<'_> {
                     found,
                 ));
             }
-            Start::Text => {
+            PromptStart::Text => {
                 let Some(text) = self.text else {
                     let expected = "another start (one from a text needs the tokenizer: use `from_text`)";
                     return Err(self.wrong("prompt_tuning_init", expected, "TEXT".into()));
                 };
                 self.words(text, len / width)?
             }
-            Start::Vocabulary => {
+            PromptStart::Vocabulary => {
                 let mut vocab = 0;
                 self.model.visit(&mut |layer| {
                     if let (Layer::Embedding(table), 0) = (layer, vocab) {

@@ -97,6 +97,10 @@ impl Objective for SequenceClassifier {
         Ok(())
     }
 
+    fn longest(&self) -> Option<usize> {
+        Some(self.encoder().max_positions())
+    }
+
     fn tokens(&self, example: &Labelled) -> usize {
         example.ids.len()
     }

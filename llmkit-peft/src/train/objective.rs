@@ -22,6 +22,11 @@ pub trait Objective: Send + Sync {
     /// [`Error::Example`](crate::Error::Example) naming the first.
     fn check(&self, examples: &[Self::Example]) -> Result<()>;
 
+    /// The most positions that the model can read, where there is a bound: those that an adapter puts before an example count too.
+    fn longest(&self) -> Option<usize> {
+        None
+    }
+
     /// The length of an example, in tokens: examples of like length share a batch.
     fn tokens(&self, example: &Self::Example) -> usize;
 

@@ -196,8 +196,8 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
         if train.iter().all(|example| self.model.targets(example) == 0) {
             return Err(Error::NoData { reason: "no example has a token or label to learn".into() });
         }
-        self.model.check(train)?;
-        self.model.check(heldout)?;
+        check(self.model.as_ref(), self.current(), train)?;
+        check(self.model.as_ref(), self.current(), heldout)?;
         let data = self.fingerprint(train);
         if self.optimizer.steps() > 0 && self.position.data != data {
             return Err(Error::Resume {
@@ -329,6 +329,24 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
     }
 }
 
+/// Refuses examples that the model can't read with this adapter.
+fn check<O: Objective + ?Sized>(objective: &O, adapter: &dyn Adapter, examples: &[O::Example]) -> Result<()> {
+    objective.check(examples)?;
+    let learned = adapter.prefix_len() + adapter.prompt_len();
+    let Some(longest) = objective.longest().filter(|_| learned > 0) else { return Ok(()) };
+    match examples.iter().position(|example| objective.tokens(example) + learned > longest) {
+        None => Ok(()),
+        Some(index) => Err(Error::Example {
+            index,
+            expected: format!(
+                "at most {} tokens (the adapter takes {learned} of {longest} positions)",
+                longest.saturating_sub(learned)
+            ),
+            found: objective.tokens(&examples[index]).to_string(),
+        }),
+    }
+}
+
 /// How well `objective`'s model does with `adapter` on `examples`.
 ///
 /// # Errors
@@ -343,7 +361,7 @@ pub fn evaluate<O: Objective + ?Sized>(
     if examples.iter().all(|example| objective.targets(example) == 0) {
         return Err(Error::NoData { reason: "no held-out example has a token or label to predict".into() });
     }
-    objective.check(examples)?;
+    check(objective, adapter, examples)?;
     let mut order: Vec<&O::Example> = examples.iter().collect();
     order.sort_by_key(|example| objective.tokens(example));
     let scores =
