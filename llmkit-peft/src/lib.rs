@@ -39,6 +39,7 @@
 //! # Map
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
+//! - [`eva_lora`] and [`loftq`]: LoRAs that start from data, and from what rounding the base to four bits takes away;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
 //! - [`FullFineTune`]: the whole model, or some of its layers, through the same trainer;
 //! - [`Loha`], [`Lokr`]: updates made of element-wise and Kronecker products; [`Oft`], [`Boft`]: rotations of what a layer reads;

@@ -16,6 +16,7 @@ pub(crate) use config::{
 pub use file::AdapterFolder;
 pub use layer_method::LayerMethod;
 pub use named::{Named, ParamRef};
+pub(crate) use saved::tied_head;
 pub use saved::{SavedLayer, SavedLayers};
 pub(crate) use targets::{TargetFields, compile, compile_pattern, lookup_pattern};
 pub use targets::{TargetModules, Targets};
