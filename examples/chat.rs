@@ -17,7 +17,7 @@ use clap::Parser;
 use llmkit_core::engine::{Engine, EngineConfig};
 use llmkit_core::models::Pretrained;
 use llmkit_core::{ChatRequest, Device, Message};
-use llmkit_peft::Lora;
+use llmkit_peft::{Method, load_adapter};
 
 #[path = "support/device.rs"]
 mod device;
@@ -65,7 +65,8 @@ fn main() -> Result<()> {
     let pretrained = Pretrained::load(model::find(args.model.as_deref())?, &device)?;
     let mut config = EngineConfig::new("chat");
     if let Some(folder) = &args.adapter {
-        config = config.with_adapter(ADAPTER, Arc::new(Lora::load(pretrained.model.as_ref(), folder)?));
+        let adapter = load_adapter(pretrained.model.as_ref(), folder)?;
+        config = config.with_adapter(ADAPTER, Arc::from(adapter) as Arc<dyn Method>);
     }
     let settings = ChatRequest {
         max_tokens: Some(args.max_new_tokens),

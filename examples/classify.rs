@@ -57,7 +57,7 @@ struct Args {
     #[arg(long, default_value_t = 1e-3)]
     learning_rate: f64,
     /// Passes over the data.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 3)]
     epochs: usize,
     /// Texts that are computed at once.
     #[arg(long, default_value_t = 16)]
@@ -108,7 +108,9 @@ fn main() -> Result<()> {
         Kind::Parallel => BottleneckConfig::parallel(),
     };
     let config = config.with_reduction_factor(args.reduction_factor).with_head(true);
-    let adapter = Bottleneck::new(model.as_ref(), config, args.seed)?.with_name("wordnet-categories")?;
+    let adapter = Bottleneck::new(model.as_ref(), config, args.seed)?
+        .with_name("wordnet-categories")?
+        .with_model_name(args.model.as_deref().map_or(model::MINILM.repo.into(), Path::to_string_lossy));
     println!("{}", trainable_parameters(model.as_ref(), &adapter));
 
     let config = TrainConfig {

@@ -14,12 +14,13 @@ use anyhow::Result;
 use clap::Parser;
 use llmkit_core::models::{Pretrained, SaveOptions, save_model};
 use llmkit_core::{Device, NoAdapter};
-use llmkit_peft::data::{AlpacaRow, Encoder, Example, Overlong, read_alpaca};
 use llmkit_peft::train::{Recompute, TrainConfig, Trainer, evaluate};
 use llmkit_peft::{Lora, LoraConfig, Method, Targets, merge, trainable_parameters};
 
 #[path = "support/answers.rs"]
 mod answers;
+#[path = "support/data.rs"]
+mod data;
 #[path = "support/device.rs"]
 mod device;
 #[path = "support/model.rs"]
@@ -102,8 +103,8 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let device = device::choose(args.device)?;
     let base = Pretrained::load(model::find(args.model.as_deref())?, &device)?;
-    let (_, train) = load_data(&args.train, &base, &args)?;
-    let (rows, heldout) = load_data(&args.heldout, &base, &args)?;
+    let (_, train) = data::load(&args.train, &base, args.max_length)?;
+    let (rows, heldout) = data::load(&args.heldout, &base, args.max_length)?;
 
     let lora = match &args.resume {
         Some(checkpoint) => Lora::load(base.model.as_ref(), checkpoint)?,
@@ -155,27 +156,6 @@ fn main() -> Result<ExitCode> {
     );
     println!("  {}", chat_command(&args, &adapter));
     Ok(ExitCode::SUCCESS)
-}
-
-fn load_data(path: &Path, base: &Pretrained, args: &Args) -> Result<(Vec<AlpacaRow>, Vec<Example>)> {
-    let rows = read_alpaca(path)?;
-    let data = Encoder::new(&base.tokenizer, &base.chat_template)
-        .with_max_length(args.max_length)
-        .with_overlong(Overlong::Drop)
-        .encode(&rows, path)?;
-    println!(
-        "{}: {} examples, {} tokens to learn",
-        path.display(),
-        data.examples.len(),
-        data.trained_tokens()
-    );
-    if data.truncated + data.dropped > 0 {
-        println!(
-            "  longer than {} tokens: {} cut off, {} left out",
-            args.max_length, data.truncated, data.dropped
-        );
-    }
-    Ok((rows, data.examples))
 }
 
 fn lora_config(args: &Args) -> LoraConfig {

@@ -4,7 +4,7 @@ Each folder is what `save_adapter(.., use_safetensors=True)` wrote, with random 
   base.txt              the folder of the base model in llmkit-core/tests/fixtures
   expected.safetensors  input_ids [rows, seq] i64; for encoders lengths [rows] i64 and token_type_ids where the model knows types;
                         hidden or logits f32 with the adapter active; zeros behind each row's length
-`activations.safetensors` holds `x` and, for each non-linearity, its values at `x`.
+`activations.safetensors` holds `x` and, for each non-linearity, its values at `x`; `configs.json` what AdapterHub's named configurations are.
 
 `adapters` 1.3 needs transformers 4.57, so this script has an environment of its own: pip install adapters==1.3.0 (and torch).
 
@@ -14,18 +14,17 @@ Run: python scripts/make_peft_bottleneck_fixtures.py [name ..]
 import os
 import sys
 import warnings
-from dataclasses import asdict
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import adapters
 import torch
-from adapters import AdapterModelInterface, BertAdapterModel, CompacterConfig, CompacterPlusPlusConfig, DoubleSeqBnConfig, ParBnConfig, RobertaAdapterModel, SeqBnConfig
+from adapters import AdapterModelInterface, AdapterPlusConfig, BertAdapterModel, CompacterConfig, CompacterPlusPlusConfig, DoubleSeqBnConfig, ParBnConfig, RobertaAdapterModel, SeqBnConfig
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.activations import get_activation
 
-from tiny_models import PEFT_DIR, ROOT, check_logits_scale, fresh, random_ids, save_tensors
+from tiny_models import PEFT_DIR, ROOT, check_logits_scale, fresh, random_ids, save_tensors, write_json
 
 BASES = ROOT / "llmkit-core/tests/fixtures"
 OUT = PEFT_DIR / "bottleneck"
@@ -62,6 +61,7 @@ VARIANTS = {
     "bert-ln-after": ("encoders/bert", AutoModel, DoubleSeqBnConfig(ln_after=True, scaling="learned", non_linearity="gelu"), None),
     "bert-ln-after-residual": ("encoders/bert", AutoModel, DoubleSeqBnConfig(ln_after=True, adapter_residual_before_ln=True, reduction_factor=0.5), None),
     "bert-ln-before": ("encoders/bert", AutoModel, SeqBnConfig(ln_before=True, reduction_factor=6), None),
+    "bert-adapter-plus": ("encoders/bert", AutoModel, AdapterPlusConfig(reduction_factor=6, stochastic_depth=0.0), None),
     "bert-both-ln": ("encoders/bert", AutoModel, DoubleSeqBnConfig(original_ln_before=True, non_linearity="tanh"), None),
     "roberta-houlsby": ("encoders/roberta", AutoModel, DoubleSeqBnConfig(reduction_factor=8), None),
     "roberta-pfeiffer": ("encoders/roberta", AutoModel, SeqBnConfig(reduction_factor=4), None),
@@ -216,6 +216,19 @@ def activations():
     save_tensors(OUT / "activations.safetensors", values)
 
 
+def configs():
+    """The fields of every named configuration."""
+    named = {
+        "houlsby": DoubleSeqBnConfig(),
+        "pfeiffer": SeqBnConfig(),
+        "parallel": ParBnConfig(),
+        "adapter_plus": AdapterPlusConfig(),
+        "compacter": CompacterConfig(),
+        "compacter_plus_plus": CompacterPlusPlusConfig(),
+    }
+    write_json(OUT / "configs.json", {name: config.to_dict() for name, config in named.items()})
+
+
 def main():
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
@@ -226,6 +239,7 @@ def main():
         if name in sys.argv[1:] or len(sys.argv) == 1:
             make(name, *variant, seed)
     activations()
+    configs()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ use llmkit_core::hub::{Hub, Progress};
 /// the hub.
 pub(crate) struct Preset {
     /// The repository on the hub.
-    repo: &'static str,
+    pub(crate) repo: &'static str,
     /// The package, as pip reads it. pip checks the hash.
     package: &'static str,
     /// The folder or file in the package that is the model.

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use burn::tensor::{Int, Tensor};
 
 use crate::nn::{Embedding, KeyValue, Linear, Norm};
@@ -48,17 +50,37 @@ pub trait Adapter: Send + Sync {
         }
     }
 
-    /// Keys and values that precede the sequence in `layer`, as prefix tuning learns them.
+    /// Keys and values that precede the sequence in `layer`, as prefix tuning learns them. Keys are not rotated.
+    ///
+    /// # Shapes
+    /// `[batch, prefix, kv_heads, head_dim]`, both, with the `prefix` of [`prefix_len`](Self::prefix_len).
     fn prefix(&self, _layer: usize, _batch: usize) -> Option<KeyValue> {
         None
+    }
+
+    /// How many positions the keys and values of [`prefix`](Self::prefix) take: the first token stands behind them. A layer without a
+    /// prefix has its tokens there as well.
+    fn prefix_len(&self) -> usize {
+        0
     }
 
     /// The embedded sequence, before the first block; prompt tuning lengthens it in front.
     ///
     /// # Shapes
-    /// `[batch, seq, hidden]` to `[batch, prompt + seq, hidden]`.
+    /// `[batch, seq, hidden]` to `[batch, prompt + seq, hidden]`, with the `prompt` of [`prompt_len`](Self::prompt_len).
     fn prompt(&self, embeddings: Tensor<3>) -> Tensor<3> {
         embeddings
+    }
+
+    /// By how many positions [`prompt`](Self::prompt) lengthens a sequence.
+    fn prompt_len(&self) -> usize {
+        0
+    }
+
+    /// The adapter for a batch whose row `i` is what row `parents[i]` was; none where an adapter treats all rows alike. Generation asks
+    /// when rows end or branch.
+    fn select(&self, _parents: &[usize]) -> Option<Arc<dyn Adapter>> {
+        None
     }
 }
 

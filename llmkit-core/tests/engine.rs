@@ -256,3 +256,58 @@ fn dropping_the_engine_ends_its_thread_and_its_answers() {
     assert!(next(&mut waiting).unwrap().unwrap_err().to_string().contains("has stopped"));
     assert!(next(&mut waiting).is_none());
 }
+
+#[test]
+fn adapters_come_and_go_while_requests_are_answered() {
+    let engine = Engine::start(pretrained(), EngineConfig::new("tiny")).unwrap();
+    let ask = |text: &str| ChatRequest { adapter: Some("a".into()), ..request(text) };
+    let error = engine.chat_blocking(ask("Hello")).unwrap_err().to_string();
+    assert!(error.contains("no adapter `a`; it has: none"), "{error}");
+
+    let (first, second) = (Arc::new(Watching::default()), Arc::new(Watching::default()));
+    assert!(engine.add_adapter("a", first.clone()).is_none());
+    assert_eq!(engine.adapters(), ["a"]);
+
+    // One request is being answered and another waits when the adapter is replaced: both finish with theirs.
+    let gate = first.gate.lock().unwrap();
+    let mut streams: Vec<_> =
+        ["Hello", "Good morning"].map(|text| engine.try_chat_stream(ask(text)).unwrap()).into();
+    assert!(engine.add_adapter("a", second.clone()).is_some());
+    let mut last = engine.try_chat_stream(ask("Good evening")).unwrap();
+    drop(gate);
+    let read: usize = streams
+        .iter_mut()
+        .map(|stream| collect(stream).1.usage)
+        .map(|usage| usage.prompt_tokens + usage.completion_tokens - usage.cached_tokens)
+        .sum();
+    let seen = first.tokens.load(Ordering::SeqCst);
+    // The last token of an answer is not read by the model.
+    assert!((read - 2..=read).contains(&seen), "{seen} of {read} tokens");
+    // The third found the new one, and nothing that the old one remembered.
+    assert_eq!(collect(&mut last).1.usage.cached_tokens, 0);
+    assert_eq!(first.tokens.load(Ordering::SeqCst), seen);
+    assert!(second.tokens.load(Ordering::SeqCst) > 0);
+
+    // A conversation is remembered until its adapter goes, even if the same one comes back.
+    assert!(engine.chat_blocking(ask("Good evening")).unwrap().usage.cached_tokens > 0);
+    let removed = engine.remove_adapter("a").unwrap();
+    assert!(engine.remove_adapter("a").is_none());
+    assert!(engine.chat_blocking(ask("Good evening")).is_err());
+    engine.add_adapter("a", removed);
+    assert_eq!(engine.chat_blocking(ask("Good evening")).unwrap().usage.cached_tokens, 0);
+}
+
+#[test]
+fn an_answer_with_an_adapter_that_went_is_not_remembered() {
+    let engine = Engine::start(pretrained(), EngineConfig::new("tiny")).unwrap();
+    let ask = |text: &str| ChatRequest { adapter: Some("a".into()), ..request(text) };
+    let watching = Arc::new(Watching::default());
+    engine.add_adapter("a", watching.clone());
+    let gate = watching.gate.lock().unwrap();
+    let mut stream = engine.try_chat_stream(ask("Hello")).unwrap();
+    let same = engine.remove_adapter("a").unwrap();
+    engine.add_adapter("a", same);
+    drop(gate);
+    assert!(collect(&mut stream).1.usage.completion_tokens > 0);
+    assert_eq!(engine.chat_blocking(ask("Hello")).unwrap().usage.cached_tokens, 0);
+}

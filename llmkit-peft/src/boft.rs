@@ -20,7 +20,8 @@ use crate::{Attach, Bias, Error, InitWeights, LayerMethod, MethodConfig, Named, 
 /// each output. One factor is an OFT with exact rotations; `n` of them mix blocks of `2^(n - 1)` times the size.
 ///
 /// It works on activations: the input is turned, and the weight is never tracked. The inverses that the Cayley transform needs are found on the
-/// host: on a GPU that is one read from the device for each layer and pass.
+/// host: on a GPU that is one read from the device for each layer and pass. The rotations are made anew in each pass, which is dear
+/// where a pass has a single token: merge before generating.
 ///
 /// PEFT builds more than one factor only where it can compile a CUDA kernel. Elsewhere it takes one whatever the file says, and can't load a
 /// file of more.
@@ -236,7 +237,7 @@ fn turn(x: Tensor<3>, rotation: Tensor<3>, level: u32) -> Tensor<3> {
     }
     let [batch, seq, width] = x.dims();
     let [_, size, _] = rotation.dims();
-    // Of each 2^level blocks, the even half-blocks go before the odd ones.
+    // Blocks are made of half-blocks that are 2^level apart: the first halves of a group read its even half-blocks, the second its odd ones.
     let (pairs, half) = (2_usize.pow(level), size / 2);
     let groups = batch * seq * width / (pairs * size);
     let shuffled = x.reshape([groups, 2, pairs, half]).swap_dims(1, 2).reshape([batch, seq, width]);

@@ -96,7 +96,7 @@ impl Dropout {
 }
 
 /// The increment of the SplitMix64 generator (Steele, Lea and Flood 2014).
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// SplitMix64's output function: every bit of the input changes about half of the output's.
 pub(crate) fn mix(mut z: u64) -> u64 {

@@ -128,6 +128,66 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A set of adapters has no adapter of a name, or has one already.
+    #[error("adapter `{name}`: expected {expected}; there are: {}", if known.is_empty() { "none".into() } else { known.join(", ") })]
+    AdapterName {
+        /// The name.
+        name: String,
+        /// What would be accepted.
+        expected: &'static str,
+        /// The names that the set has.
+        known: Vec<String>,
+    },
+    /// Adapters that can't act together.
+    #[error("{} cannot act together on {place}: {reason}", adapters.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and "))]
+    Together {
+        /// Their names.
+        adapters: Vec<String>,
+        /// Where they would.
+        place: String,
+        /// Why they can't.
+        reason: String,
+    },
+    /// LoRAs that can't be combined or taken apart.
+    #[error("cannot work on these LoRAs: {reason}")]
+    Combination {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// An output is no number, so that there is nothing to compare.
+    #[error("sample {sample}: an output is {value}; look at the weights of the model and the adapter")]
+    Output {
+        /// The sample, from 0.
+        sample: usize,
+        /// The output.
+        value: f32,
+    },
+    /// Two models that should be the same but for their weights are not.
+    #[error(
+        "the two models are not of one architecture: expected {expected}, found {found}; take the model that the other was made from"
+    )]
+    OtherModel {
+        /// The first layer that differs.
+        path: String,
+        /// What the first model has.
+        expected: String,
+        /// What the second has.
+        found: String,
+    },
+    /// A file would hold the base model rather than the fine-tuned one.
+    #[error(
+        "{}: stored as {weights}, only {:.1} % of what the adapter changes would be left, as the base lies on that grid; \
+         store it as F16 or Q8_0, or keep the adapter beside the quantised base",
+        path.display(), 100.0 * kept
+    )]
+    UpdateLost {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The type of its weights.
+        weights: String,
+        /// The share of the update that would be left.
+        kept: f64,
+    },
     /// A training checkpoint can't be resumed.
     #[error("cannot resume from {}: {reason}", path.display())]
     Resume {

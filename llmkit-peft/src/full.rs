@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::layers::{Named, TargetFields};
-use crate::{AdapterFolder, Error, Method, PeftModule, Result, SavedLayers, TargetModules, Targets};
+use crate::{
+    AdapterFolder, Effect, Error, Method, PeftModule, Place, Result, SavedLayers, TargetModules, Targets,
+};
 
 /// Beside the model's own files: which layers train.
 const SIDE_FILE: &str = "full_fine_tune.json";
@@ -189,6 +191,15 @@ impl Method for FullFineTune {
             return Ok(true);
         }
         Ok(self.trained.merge_layer(layer))
+    }
+
+    fn effect(&self, place: Place<'_>) -> Effect {
+        match place {
+            Place::Layer(path) if self.trained.contains(path) || self.tied_head(path).is_some() => {
+                Effect::Replaces
+            }
+            Place::Layer(_) | Place::Join | Place::Prompt | Place::Prefix => Effect::Nothing,
+        }
     }
 }
 

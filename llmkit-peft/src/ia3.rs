@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use llmkit_core::checkpoint::TensorSource;
 use llmkit_core::models::Model;
 use llmkit_core::nn::{Layer, LayerMut, Linear};
@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::layers::compile;
 use crate::random::normal;
-use crate::{Attach, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, Targets, TunedLayer};
+use crate::{
+    Attach, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, Targets, TunedLayer, WeightSpace,
+};
 
 /// (IA)³ (Liu et al. 2022, <https://arxiv.org/abs/2205.05638>): one trained factor for each number that a layer writes,
 /// `y = l * (W x + b)`, or, in feed-forward layers, for each number that it reads, `y = W (l * x) + b`.
@@ -232,12 +234,29 @@ impl TunedLayer for Ia3Layer {
     fn merge(&self, layer: LayerMut<'_>, _: &Feedforward) -> Result<()> {
         let LayerMut::Linear(linear) = layer else { unreachable!("only linear layers are accepted") };
         let factors = self.ia3_l.val().without_autodiff();
+        let dtype = linear.weight.dtype();
         // [out, 1] scales rows, [1, in] columns.
-        linear.weight = linear.weight.clone() * factors.clone();
+        linear.weight = (linear.weight.clone().cast(DType::F32) * factors.clone()).cast(dtype);
         if !self.scales_input {
             let len = linear.d_output();
-            linear.bias = linear.bias.take().map(|bias| bias * factors.reshape([len]));
+            linear.bias = linear.bias.take().map(|bias| {
+                let dtype = bias.dtype();
+                (bias.cast(DType::F32) * factors.reshape([len])).cast(dtype)
+            });
         }
         Ok(())
+    }
+}
+
+impl WeightSpace for Ia3Layer {
+    const NAME: &'static str = "ia3";
+
+    fn weight(&self, base: Tensor<2>, _: &Feedforward) -> Tensor<2> {
+        // [out, 1] scales rows, [1, in] columns.
+        base * self.ia3_l.val()
+    }
+
+    fn changes_bias(&self, has_bias: bool) -> bool {
+        has_bias && !self.scales_input
     }
 }

@@ -40,13 +40,20 @@
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
 //! - [`eva_lora`] and [`loftq`]: LoRAs that start from data, and from what rounding the base to four bits takes away;
+//! - [`Bottleneck`] and [`BottleneckConfig`]: the adapters of Houlsby, Pfeiffer and He, and Compacter, in AdapterHub's files;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
+//! - [`PromptTuning`], [`PTuning`], [`PrefixTuning`], [`MultitaskPromptTuning`]: learned positions before the sequence;
 //! - [`FullFineTune`]: the whole model, or some of its layers, through the same trainer;
 //! - [`Loha`], [`Lokr`]: updates made of element-wise and Kronecker products; [`Oft`], [`Boft`]: rotations of what a layer reads;
+//! - [`AdaLora`]: LoRA whose ranks compete for a budget; [`Vera`]: vectors between random matrices that all layers share;
+//! - [`Ia3`]: one factor for each number that a layer writes or reads; [`LnTuning`]: the normalisations; [`BitFit`]: the biases;
 //! - [`load_adapter`]: whatever method a folder holds;
+//! - [`AdapterSet`]: several adapters by name, to switch between; [`StackedAdapters`] together, [`RowAdapters`] one for each row;
+//! - [`merge`]: a model with the adapter worked in, [`verify_merge`] and [`rounding_report`] to see that it is right and stays so;
+//! - [`combine`]: several LoRAs made into one; [`extract`]: a LoRA out of a model that was fine-tuned whole; [`Spectrum`]: what ranks are used;
 //! - [`reparam`]: the methods that change weights, on any burn module;
-//! - [`merge`]: a model with the adapter worked in;
 //! - [`data`]: Alpaca files to examples, examples to batches;
+//! - [`advise`]: which method to take;
 //! - [`train`]: losses and gradients, the optimizer, the trainer with its checkpoints.
 //!
 //! # Features
@@ -55,12 +62,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod adalora;
+pub mod advise;
 mod bitfit;
 mod boft;
 mod bottleneck;
+mod combine;
 pub mod data;
 mod dropout;
 mod error;
+mod extract;
 mod full;
 mod ia3;
 mod init_weights;
@@ -75,28 +85,35 @@ mod merge;
 mod method;
 mod oft;
 mod parameters;
+mod prompts;
 mod random;
 mod rank_patterns;
 pub mod reparam;
 mod rotation;
+mod rounding;
+mod several;
+mod spectrum;
 mod summary;
 mod torch_random;
 pub mod train;
 mod vera;
+mod verify;
+mod weight_space;
+mod weights;
 
 pub use adalora::{AdaLora, AdaLoraConfig, AdaLoraLayer};
 pub use bitfit::{BitFit, BitFitConfig, BitFitLayer, NormWeights};
+pub use boft::{Boft, BoftConfig, BoftLayer};
 pub use bottleneck::{
     AdapterResidual, Bottleneck, BottleneckConfig, InitBottleneck, InitPhm, NonLinearity, PhmConfig,
     ReductionFactor, Scaling,
 };
+pub use combine::{Combination, MajoritySign, Rule, combine};
 pub use dropout::Dropout;
 pub use error::{Error, Result};
+pub use extract::{ExtractConfig, ExtractRank, ExtractReport, ExtractedLayer, extract};
 pub use full::FullFineTune;
 pub use ia3::{Feedforward, Ia3, Ia3Config, Ia3Layer};
-mod weight_space;
-
-pub use boft::{Boft, BoftConfig, BoftLayer};
 pub use init_weights::InitWeights;
 pub use layers::{
     AdapterFolder, Attach, Bias, LayerMethod, MethodConfig, Named, ParamRef, SavedLayer, SavedLayers, Scope,
@@ -112,7 +129,17 @@ pub use lora::{
 pub use merge::merge;
 pub use method::{Method, PeftModule, Progress};
 pub use oft::{Oft, OftConfig, OftLayer, Transform};
+pub use prompts::{
+    Learned, LearnedTensor, MultitaskPrompt, MultitaskPromptTuning, MultitaskPromptTuningConfig,
+    MultitaskPromptTuningInit, PTuning, PTuningConfig, ParamSource, Prefix, PrefixInit, PrefixTuning,
+    PrefixTuningConfig, Prompt, PromptConfig, PromptEncoder, PromptEncoderKind, PromptMethod, PromptScope,
+    PromptSizes, PromptTuning, PromptTuningConfig, PromptTuningInit, Start,
+};
 pub use rank_patterns::RankPatterns;
+pub use rounding::{LayerRounding, RoundingReport, rounding_report, save_merged_gguf};
+pub use several::{AdapterSet, Effect, Place, RowAdapters, StackedAdapters};
+pub use spectrum::{LayerSpectrum, Spectrum};
 pub use summary::{ParameterSummary, trainable_parameters};
 pub use vera::{Projections, Vera, VeraConfig, VeraLayer};
+pub use verify::{Difference, MergeReport, Scored, verify_merge};
 pub use weight_space::WeightSpace;

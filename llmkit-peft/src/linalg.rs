@@ -156,6 +156,32 @@ pub(crate) fn svd_thin(matrix: &Matrix, rank: usize, path: &str) -> Result<Svd> 
     })
 }
 
+/// The same computed in double precision, where what is left out lies close to what is kept: twice the time, and right to the last digits.
+///
+/// # Errors
+/// As [`svd_thin`].
+pub(crate) fn svd_double(matrix: &Matrix, rank: usize, path: &str) -> Result<Svd> {
+    matrix.check_finite(path)?;
+    let view = matrix.view();
+    let double =
+        Mat::<f64>::from_fn(matrix.rows, matrix.columns, |row, column| f64::from(view[(row, column)]));
+    let svd = double.thin_svd().map_err(|error| Error::Factorisation {
+        path: path.to_owned(),
+        reason: format!("no singular value decomposition was found: {error:?}"),
+    })?;
+    let rank = rank.min(matrix.rows).min(matrix.columns);
+    let single = |rows: usize, columns: usize, at: &dyn Fn(usize, usize) -> f64| {
+        let values = (0..rows * columns).map(|index| at(index / columns, index % columns) as f32);
+        Matrix::new(rows, columns, values.collect())
+    };
+    let (u, v) = (svd.U(), svd.V());
+    Ok(Svd {
+        u: single(matrix.rows, rank, &|row, column| u[(row, column)]),
+        s: svd.S().column_vector().iter().take(rank).map(|value| *value as f32).collect(),
+        vt: single(rank, matrix.columns, &|row, column| v[(column, row)]),
+    })
+}
+
 /// About the `rank` largest singular values and their vectors, from a random sketch that `iterations` power iterations sharpen
 /// (Halko, Martinsson and Tropp 2011): much faster than [`svd_thin`] where `rank` is small. The sketch is a few columns wider than `rank`.
 ///
@@ -215,7 +241,7 @@ fn from_faer(matrix: MatRef<'_, f32>) -> Matrix {
 
 #[cfg(test)]
 mod tests {
-    use super::{Matrix, Svd, normal, qr, svd_randomised, svd_thin};
+    use super::{Matrix, Svd, normal, qr, svd_double, svd_randomised, svd_thin};
     use crate::Error;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
@@ -260,6 +286,9 @@ mod tests {
         for (rows, columns) in [(7, 5), (5, 7), (6, 6), (1, 4)] {
             let matrix = random(rows, columns, 1);
             let svd = svd_thin(&matrix, 99, "layer").unwrap();
+            let double = svd_double(&matrix, 99, "layer").unwrap();
+            assert!(largest_difference(&product(&double), &matrix) < 1e-6);
+            assert!(svd.s.iter().zip(&double.s).all(|(a, b)| (a - b).abs() < 1e-5));
             assert!(largest_difference(&product(&svd), &matrix) < 1e-5);
             assert!(svd.s.is_sorted_by(|a, b| a >= b));
             assert!(largest_difference(&svd.u.transposed().matmul(&svd.u), &identity(svd.s.len())) < 1e-5);

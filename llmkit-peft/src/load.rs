@@ -4,9 +4,9 @@ use llmkit_core::models::Model;
 use serde_json::Value;
 
 use crate::{
-    AdaLoraLayer, AdapterFolder, BitFitLayer, BoftLayer, Bottleneck, Error, Ia3Layer, LayerMethod,
-    LnTuningLayer, LohaLayer, LokrLayer, LoraLayer, Method, MethodConfig, OftLayer, Result, TunedLayer,
-    VeraLayer,
+    AdaLoraLayer, AdapterFolder, BitFitLayer, BoftLayer, Bottleneck, Error, Ia3Layer, LayerMethod, Learned,
+    LnTuningLayer, LohaLayer, LokrLayer, LoraLayer, Method, MethodConfig, MultitaskPrompt, OftLayer, Prefix,
+    Prompt, PromptConfig, PromptEncoder, PromptMethod, Result, TunedLayer, VeraLayer,
 };
 
 /// How a method reads its folder.
@@ -25,11 +25,19 @@ fn methods() -> Vec<(&'static str, Load)> {
         layered::<LoraLayer>(),
         layered::<OftLayer>(),
         layered::<VeraLayer>(),
+        prompting::<MultitaskPrompt>(),
+        prompting::<Prefix>(),
+        prompting::<Prompt>(),
+        prompting::<PromptEncoder>(),
     ]
 }
 
 fn layered<L: TunedLayer>() -> (&'static str, Load) {
     (L::Config::PEFT_TYPE, |model, folder| Ok(Box::new(LayerMethod::<L>::load(model, folder)?)))
+}
+
+fn prompting<L: Learned>() -> (&'static str, Load) {
+    (L::Config::PEFT_TYPE, |model, folder| Ok(Box::new(PromptMethod::<L>::load(model, folder)?)))
 }
 
 /// Reads a folder of any method, as its configuration says which.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::dropout::Dropout;
 use crate::init_weights::{he_uniform, zeros};
 use crate::layers::{as_integer_if_whole, as_integers_if_whole, null_as_default};
-use crate::rank_patterns::check_probability;
+use crate::rank_patterns::{check_probability, expect_in_file};
 use crate::weight_space::{WeightSpace, replace_weight};
 use crate::{
     Attach, InitWeights, LayerMethod, MethodConfig, Named, RankPatterns, Result, Scope, Sizes, TunedLayer,
@@ -27,7 +27,7 @@ use crate::{
 /// matrix of the weight's size exists; elsewhere the update is formed.
 pub type Loha = LayerMethod<LohaLayer>;
 
-/// How a LoHa is shaped: PEFT's `LohaConfig`, and what an `adapter_config.json` of type `LOHA` holds.
+/// How a LoHa is shaped: PEFT's `LoHaConfig`, and what an `adapter_config.json` of type `LOHA` holds.
 ///
 /// ```
 /// use llmkit_peft::{LohaConfig, Targets};
@@ -227,6 +227,10 @@ impl TunedLayer for LohaLayer {
         let Layer::Linear(linear) = layer else { unreachable!("`accepts` says: linear layers only") };
         let (d_input, d_output) = (linear.d_input(), linear.d_output());
         let Sizes { rank, scale } = attach.shared.of(linear.path());
+        // Before anything of a stranger's rank is made.
+        let (a, b) = ([d_output, rank], [rank, d_input]);
+        let ends = [("hada_w1_a", a), ("hada_w1_b", b), ("hada_w2_a", a), ("hada_w2_b", b)];
+        expect_in_file(attach, linear.path(), &ends)?;
         let (mut rng, device) = (attach.rng(linear.path()), attach.device);
         Ok(Self {
             w1_a: he_uniform([d_output, rank], &mut rng, device),
@@ -274,6 +278,10 @@ impl TunedLayer for LohaLayer {
                     + dropout.drop_update(update, self.module_dropout, self.rank_dropout, true)
             }
         }
+    }
+
+    fn adds(&self) -> bool {
+        true
     }
 
     fn tensors(&self) -> Vec<Named<'_>> {

@@ -24,7 +24,7 @@ use crate::{Attach, LayerMethod, MethodConfig, Named, RankPatterns, Result, Scop
 /// The update is never formed: `(W1 ⊗ W2) x` is `W2 X W1^T`, with `X` the input folded to a matrix.
 pub type Lokr = LayerMethod<LokrLayer>;
 
-/// How a LoKr is shaped: PEFT's `LokrConfig`, and what an `adapter_config.json` of type `LOKR` holds.
+/// How a LoKr is shaped: PEFT's `LoKrConfig`, and what an `adapter_config.json` of type `LOKR` holds.
 ///
 /// ```
 /// use llmkit_peft::{LokrConfig, Targets};
@@ -392,6 +392,10 @@ impl TunedLayer for LokrLayer {
             }
         };
         base.forward(input) + update
+    }
+
+    fn adds(&self) -> bool {
+        true
     }
 
     fn tensors(&self) -> Vec<Named<'_>> {

@@ -5,9 +5,10 @@ use std::path::Path;
 use burn::module::{Module, ParamId};
 use burn::tensor::Tensor;
 use llmkit_core::Adapter;
-use llmkit_core::nn::LayerMut;
+use llmkit_core::nn::{LayerMut, Linear};
 
 use crate::Result;
+use crate::several::{Effect, Place};
 use crate::train::Gradients;
 
 /// A fine-tuning method attached to a model: what files, merging, switching and serving need of it.
@@ -32,6 +33,20 @@ pub trait Method: Adapter + Debug {
     /// # Errors
     /// [`Error::NotMergeable`](crate::Error::NotMergeable) if the method is more than other weights.
     fn merge_layer(&self, layer: LayerMut<'_>) -> Result<bool>;
+
+    /// What the method does in a place: with what others it can act together hangs on that. A method that doesn't say is taken to replace
+    /// what the base computes everywhere.
+    fn effect(&self, _place: Place<'_>) -> Effect {
+        Effect::Replaces
+    }
+
+    /// What the method adds to the output of a linear layer on which its effect is [`Effect::Adds`].
+    ///
+    /// # Shapes
+    /// `[batch, seq, in]` to `[batch, seq, out]`.
+    fn linear_update(&self, base: &Linear, input: Tensor<3>) -> Tensor<3> {
+        self.linear(base, input.clone()) - base.forward(input)
+    }
 }
 
 /// A [`Method`] that can be trained: a burn [`Module`] of its own, so that an optimizer walks only what trains and saving it saves

@@ -22,7 +22,7 @@ use crate::{
 ///
 /// It works on activations: the input is turned, and the weight is never tracked. The exact transform needs the inverses of the blocks, which
 /// are found on the host: on a GPU that is one read from the device for each layer and pass. The Neumann series, the default, needs
-/// products alone.
+/// products alone. The rotations are made anew in each pass, which is dear where a pass has a single token: merge before generating.
 pub type Oft = LayerMethod<OftLayer>;
 
 /// How an OFT is shaped: PEFT's `OFTConfig`, and what an `adapter_config.json` of type `OFT` holds.

@@ -3,8 +3,8 @@ use std::path::Path;
 use indexmap::IndexMap;
 use regex::Regex;
 
-use crate::layers::{compile_pattern, lookup_pattern};
-use crate::{Error, Result, Sizes};
+use crate::layers::{AdapterFolder, compile_pattern, lookup_pattern};
+use crate::{Attach, Error, Result, Sizes};
 
 /// The rank and the scale `alpha / r` of each layer, by PEFT's `rank_pattern` and `alpha_pattern`, ready to be asked.
 #[derive(Debug, Clone)]
@@ -76,4 +76,28 @@ pub(crate) fn check_probability(probability: f64, field: &str, origin: &Path) ->
         expected: "a probability in [0, 1)".into(),
         found: probability.to_string(),
     })
+}
+
+/// Checks, where an adapter's file is read, that it has tensors of these shapes for the layer, before memory is taken for them.
+pub(crate) fn expect_in_file<S>(
+    attach: &Attach<'_, S>,
+    path: &str,
+    tensors: &[(&str, [usize; 2])],
+) -> Result<()> {
+    let Some(file) = attach.file else { return Ok(()) };
+    let (mut missing, mut mismatched) = (Vec::new(), Vec::new());
+    for (end, shape) in tensors {
+        let key = format!("{}{path}.{end}", AdapterFolder::PREFIX);
+        match file.info(&key) {
+            None => missing.push(key),
+            Some(info) if info.shape != shape => {
+                mismatched.push(format!("{key}: expected {shape:?}, found {:?}", info.shape));
+            }
+            Some(_) => {}
+        }
+    }
+    if missing.is_empty() && mismatched.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Adapter { path: file.path().to_path_buf(), missing, unexpected: Vec::new(), mismatched })
 }

@@ -46,7 +46,7 @@
 //! instead, and no such matrix exists: attach them by [`LayerMethod::new`] there. Dropout of an update belongs to activations and rows of a layer, which
 //! burn doesn't show here: a configuration that asks for it is refused.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -130,6 +130,12 @@ impl<L: WeightSpace> Attached<L> {
         let only_linear = config.scope().target_modules == Targets::AllLinear;
         let weights = Weights::of(&module, only_linear);
         let method = make(&weights)?;
+        let changes_bias = |layer: &&L| layer.changes_bias(weights.has_bias(layer.path()));
+        if let Some(layer) = method.layers().iter().find(changes_bias) {
+            let expected =
+                "layers of which the method changes the weight alone, since burn keeps the bias apart";
+            return refuse("target_modules", expected, layer.path().to_owned());
+        }
         let layers = method.layers().iter().map(|layer| (layer.path().to_owned(), layer.clone()));
         let attacher = Attacher { layers: layers.collect(), shared: method.shared().clone() };
         Ok((module.apply_reparameterization(attacher), Self { method }))
@@ -221,9 +227,19 @@ struct Weights {
 impl Weights {
     fn of<M: Module>(module: &M, only_linear: bool) -> Self {
         let device = module.devices().first().cloned().unwrap_or_default();
-        let mut collect = Collect { path: Vec::new(), only_linear, layers: Vec::new() };
+        let mut collect =
+            Collect { path: Vec::new(), only_linear, layers: Vec::new(), biases: HashMap::new() };
         module.visit(&mut collect);
-        Self { layers: collect.layers, device }
+        let Collect { mut layers, mut biases, .. } = collect;
+        for layer in &mut layers {
+            let bias = biases.remove(layer.path());
+            layer.bias = bias.filter(|bias| bias.dims() == [layer.d_output()]);
+        }
+        Self { layers, device }
+    }
+
+    fn has_bias(&self, path: &str) -> bool {
+        self.layers.iter().any(|layer| layer.path() == path && layer.bias.is_some())
     }
 }
 
@@ -258,6 +274,8 @@ struct Collect {
     path: Vec<(String, String)>,
     only_linear: bool,
     layers: Vec<Linear>,
+    /// By the path of the layer.
+    biases: HashMap<String, Tensor<1>>,
 }
 
 impl ModuleVisitor for Collect {
@@ -271,20 +289,25 @@ impl ModuleVisitor for Collect {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let is_linear = self.path.last().is_some_and(|(_, container)| container == "Struct:Linear");
-        if D != 2 || (self.only_linear && !is_linear) {
-            return;
-        }
-        let weight = param.base().without_autodiff();
-        let [d_input, d_output]: [usize; 2] = weight.dims().as_slice().try_into().expect("D is 2");
         let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
-        let weight = weight.reshape([d_input, d_output]).transpose();
-        self.layers.push(Linear::new(layer_path(&names.join(".")), weight, None));
+        let path = names.join(".");
+        let tensor = param.base().without_autodiff();
+        match (tensor.dims().as_slice(), path.strip_suffix(".bias")) {
+            (&[len], Some(layer)) => {
+                self.biases.insert(layer.to_owned(), tensor.reshape([len]));
+            }
+            (&[d_input, d_output], _) if is_linear || !self.only_linear => {
+                let weight = tensor.reshape([d_input, d_output]).transpose();
+                self.layers.push(Linear::new(layer_path(&path), weight, None));
+            }
+            _ => {}
+        }
     }
 }
 
 /// The values of some parameters, by their ids.
 struct Values {
-    wanted: Vec<ParamId>,
+    wanted: BTreeSet<ParamId>,
     found: BTreeMap<ParamId, Vec<f32>>,
 }
 

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::normal;
 use crate::torch_random::TorchGenerator;
-use crate::{Attach, Bias, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, TunedLayer};
+use crate::weight_space::replace_weight;
+use crate::{
+    Attach, Bias, Dropout, Error, LayerMethod, MethodConfig, Named, Result, Scope, TunedLayer, WeightSpace,
+};
 
 /// VeRA (Kopiczko et al. 2023, <https://arxiv.org/abs/2310.11454>): an update of low rank between two random matrices that all layers
 /// share and that never train, `y = W x + b * B (d * (A x))`; what trains are the vectors `b [out]` and `d [r]` of each layer.
@@ -306,6 +309,10 @@ impl TunedLayer for VeraLayer {
         base.forward(input) + matmul_transposed(narrow, b) * self.vera_lambda_b.val().unsqueeze()
     }
 
+    fn adds(&self) -> bool {
+        true
+    }
+
     fn tensors(&self) -> Vec<Named<'_>> {
         vec![
             Named::new("vera_lambda_b", &self.vera_lambda_b),
@@ -314,11 +321,17 @@ impl TunedLayer for VeraLayer {
     }
 
     fn merge(&self, layer: LayerMut<'_>, shared: &Projections) -> Result<()> {
-        let LayerMut::Linear(linear) = layer else { unreachable!("only linear layers are accepted") };
-        let (a, b) = shared.of(linear.d_output(), linear.d_input());
-        let column = |vector: &Param<Tensor<1>>| vector.val().without_autodiff().unsqueeze_dim::<2>(1);
-        let update = (b * column(&self.vera_lambda_b)).matmul(a * column(&self.vera_lambda_d));
-        linear.weight = linear.weight.clone() + update;
-        Ok(())
+        replace_weight(self, layer, shared)
+    }
+}
+
+impl WeightSpace for VeraLayer {
+    const NAME: &'static str = "vera";
+
+    fn weight(&self, base: Tensor<2>, shared: &Projections) -> Tensor<2> {
+        let [d_output, d_input] = base.dims();
+        let (a, b) = shared.of(d_output, d_input);
+        let column = |vector: &Param<Tensor<1>>| vector.val().unsqueeze_dim::<2>(1);
+        base + (b * column(&self.vera_lambda_b)).matmul(a * column(&self.vera_lambda_d))
     }
 }

@@ -14,6 +14,11 @@ pub trait WeightSpace: TunedLayer + 'static {
     /// # Shapes
     /// `[out, in]`, both.
     fn weight(&self, base: Tensor<2>, shared: &Self::Shared) -> Tensor<2>;
+
+    /// Whether the state changes the layer's bias as well, or gives it one.
+    fn changes_bias(&self, _has_bias: bool) -> bool {
+        false
+    }
 }
 
 /// Puts the weight with the state worked in into a linear layer; computed in `f32` and kept in the weight's own type.

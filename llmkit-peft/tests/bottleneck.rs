@@ -4,6 +4,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use common::method::{Promises, check_method};
@@ -13,6 +14,7 @@ use llmkit_core::models::{
     CausalLm, Encoder, Model, SequenceClassifier, load_causal_lm, load_encoder, load_sequence_classifier,
 };
 use llmkit_core::{Adapter, NoAdapter};
+use llmkit_peft::data::{Label, Labelled};
 use llmkit_peft::train::{Silent, TrainConfig, Trainer};
 use llmkit_peft::{
     AdapterResidual, Bottleneck, BottleneckConfig, Error, InitBottleneck, Method, NonLinearity, PhmConfig,
@@ -22,8 +24,8 @@ use serde_json::{Value, json};
 
 /// The tiny models, as far as they have the same head or none.
 enum Base {
-    Causal(std::sync::Arc<dyn CausalLm>),
-    Encoder(std::sync::Arc<dyn Encoder>),
+    Causal(Arc<dyn CausalLm>),
+    Encoder(Arc<dyn Encoder>),
     Classifier(SequenceClassifier),
 }
 
@@ -170,6 +172,7 @@ macro_rules! adapterhub_fixtures {
 }
 
 adapterhub_fixtures! {
+    adapter_plus: "bert-adapter-plus",
     bert_houlsby_with_its_head: "bert-houlsby-head",
     bert_pfeiffer_with_a_flexible_head: "bert-pfeiffer-flex",
     bert_parallel: "bert-parallel",
@@ -214,6 +217,25 @@ fn every_non_linearity_is_transformers() {
     }
     assert_eq!(checked, 21);
     assert_eq!(NonLinearity::from_name("prelu"), None);
+}
+
+#[test]
+fn named_configurations_are_adapterhubs() {
+    let expected = json_of(fixtures().join("bottleneck/configs.json"));
+    let named = [
+        ("houlsby", BottleneckConfig::houlsby()),
+        ("pfeiffer", BottleneckConfig::pfeiffer()),
+        ("parallel", BottleneckConfig::parallel()),
+        ("adapter_plus", BottleneckConfig::adapter_plus()),
+        ("compacter", BottleneckConfig::compacter()),
+        ("compacter_plus_plus", BottleneckConfig::compacter_plus_plus()),
+    ];
+    assert_eq!(expected.as_object().unwrap().len(), named.len());
+    for (name, config) in named {
+        assert_eq!(Value::Object(config.to_json()), expected[name], "{name}");
+        let parsed = BottleneckConfig::parse(expected[name].as_object().unwrap(), Path::new("file")).unwrap();
+        assert_eq!(parsed, config, "{name}");
+    }
 }
 
 // ---- what is made here ---------------------------------------------------------------------------------------------
@@ -272,14 +294,14 @@ fn a_fresh_head_is_saved_as_a_prediction_head() {
     let Base::Classifier(model) = Base::open("encoders/bert-sequence") else { panic!() };
     let config = BottleneckConfig::pfeiffer().with_reduction_factor(6.0).with_head(true);
     let adapter = Bottleneck::new(&model, config, 1).unwrap().with_name("my-task").unwrap();
+    let adapter = adapter.with_model_name("encoders/bert-sequence");
     let out = tempfile::tempdir().unwrap();
     adapter.save(out.path()).unwrap();
     let theirs = folder_of("bert-houlsby-head");
     for file in ["adapter_config.json", "head_config.json"] {
         let (mut a, mut b) = (json_of(theirs.join(file)), json_of(out.path().join(file)));
-        // Ours does not know where the model came from, and is Pfeiffer's.
+        // Ours is Pfeiffer's.
         for config in [&mut a, &mut b] {
-            config.as_object_mut().unwrap().shift_remove("model_name");
             if file == "adapter_config.json" {
                 for field in ["mh_adapter", "original_ln_before", "non_linearity", "reduction_factor"] {
                     assert!(config["config"].as_object_mut().unwrap().shift_remove(field).is_some());
@@ -302,6 +324,59 @@ fn a_fresh_head_is_saved_as_a_prediction_head() {
     let alone = Bottleneck::load_without_head(base.model(), out.path()).unwrap();
     alone.save(out.path()).unwrap();
     assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_classifier_learns_with_its_head() {
+    let Base::Classifier(model) = Base::open("encoders/bert-sequence") else { panic!() };
+    let model = Arc::new(model);
+    let fresh = || {
+        let config = BottleneckConfig::parallel().with_reduction_factor(4.0).with_dropout(0.1);
+        Bottleneck::new(model.as_ref(), config.with_head(true), 3).unwrap()
+    };
+    // The class is that of the first token.
+    let data: Vec<_> = (0..18u32)
+        .map(|i| Labelled {
+            ids: (0..5 + i % 4)
+                .map(|place| if place == 0 { 3 + i % 3 } else { 10 + (i * place) % 40 })
+                .collect(),
+            type_ids: vec![0; (5 + i % 4) as usize],
+            label: Label::Class((i % 3) as usize),
+        })
+        .collect();
+    let config = TrainConfig { epochs: 10, batch_size: 6, learning_rate: 1e-2, ..TrainConfig::default() };
+    let mut whole = Trainer::new(model.clone(), fresh(), config).unwrap();
+    let names: Vec<_> = whole.adapter().parameter_names().into_iter().map(|(_, name)| name).collect();
+    assert!(names.contains(&"classifier.weight".to_owned()), "{names:?}");
+    let before = whole.evaluate(&data).unwrap().loss;
+    whole.fit(&data, &[], &mut Silent).unwrap();
+    let after = whole.evaluate(&data).unwrap();
+    assert!(after.loss < 0.5 * before && after.accuracy > Some(0.8), "{before} to {after:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let stopping = TrainConfig { checkpoint_every: 12, ..config };
+    let mut first = Trainer::new(model.clone(), fresh(), stopping).unwrap().with_checkpoints(folder.path());
+    first.fit(&data, &[], &mut Silent).unwrap();
+    let checkpoint = folder.path().join("checkpoint-12");
+    let loaded = Bottleneck::load(model.as_ref(), &checkpoint).unwrap();
+    let mut second = Trainer::new(model.clone(), loaded, config).unwrap().resume(&checkpoint).unwrap();
+    second.fit(&data, &[], &mut Silent).unwrap();
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    whole.into_adapter().save(a.path()).unwrap();
+    second.into_adapter().save(b.path()).unwrap();
+    assert_same_folder(a.path(), b.path(), "resumed");
+}
+
+#[test]
+fn an_interface_is_written_where_adapterhub_needs_one() {
+    let base = base_of("qwen3-houlsby");
+    let out = tempfile::tempdir().unwrap();
+    Bottleneck::new(base.model(), BottleneckConfig::houlsby(), 0).unwrap().save(out.path()).unwrap();
+    let file = "adapter_interface.json";
+    assert_eq!(json_of(out.path().join(file)), json_of(folder_of("qwen3-houlsby").join(file)));
+    let base = base_of("llama-houlsby");
+    Bottleneck::new(base.model(), BottleneckConfig::houlsby(), 0).unwrap().save(out.path()).unwrap();
+    assert!(!out.path().join(file).exists());
 }
 
 #[test]

@@ -12,8 +12,9 @@ use common::{Expected, device, fixtures, largest_difference, values};
 use llmkit_core::checkpoint::{Safetensors, TensorSource};
 use llmkit_peft::reparam::Attached;
 use llmkit_peft::{
-    Bias, BoftConfig, BoftLayer, Error, InitLokr, InitWeights, LohaConfig, LohaLayer, LokrConfig, LokrLayer,
-    OftConfig, OftLayer, Scope, Targets, Transform, WeightSpace,
+    Bias, BoftConfig, BoftLayer, Error, Ia3Config, Ia3Layer, InitLokr, InitWeights, LohaConfig, LohaLayer,
+    LokrConfig, LokrLayer, OftConfig, OftLayer, Scope, Targets, Transform, VeraConfig, VeraLayer,
+    WeightSpace,
 };
 
 #[derive(Module, Debug)]
@@ -217,10 +218,14 @@ fn check_training<L: WeightSpace>(config: L::Config, rate: f64) {
 fn every_method_trains_a_plain_transformer_block() {
     let targets = || Targets::names(["query", "value", "up", "down", "head"]);
     check_training::<LohaLayer>(LohaConfig::new(targets()).with_rank(3).with_alpha(12.0), 0.5);
-    check_training::<LokrLayer>(LokrConfig::new(targets()).with_rank(2).with_alpha(8.0), 0.3);
+    check_training::<LokrLayer>(LokrConfig::new(targets()).with_rank(2).with_alpha(4.0), 0.1);
     let oft = OftConfig::new(targets()).with_block_size(4).with_transform(Transform::Cayley);
     check_training::<OftLayer>(oft, 0.5);
     check_training::<BoftLayer>(BoftConfig::new(targets()).with_block_size(4), 0.5);
+    let vera = VeraConfig::new(targets()).with_rank(8).with_d_initial(1.0);
+    check_training::<VeraLayer>(vera, 0.3);
+    // Every layer scales what it reads.
+    check_training::<Ia3Layer>(Ia3Config::new(targets()).with_feedforward_modules(targets()), 0.5);
 }
 
 #[test]
@@ -246,6 +251,12 @@ fn what_does_not_fit_a_plain_module_is_refused() {
     assert!(loha(LohaConfig::new(Targets::ModelDefault)).contains("target_modules"));
     assert!(loha(LohaConfig::new(Targets::names(["nothing"]))).contains("nothing"));
     assert!(refused::<OftLayer>(OftConfig::new(query()).with_bias(Bias::All)).contains("bias"));
+
+    // It would have to scale the bias as well; without one it need not.
+    let ia3 = |targets| Ia3Config::new(targets).with_feedforward_modules(Targets::names(["up"]));
+    let error = refused::<Ia3Layer>(ia3(Targets::names(["up", "query"])));
+    assert!(error.contains("bias") && error.contains("query"), "{error}");
+    Attached::<Ia3Layer>::new(Block::new(&device()), ia3(Targets::names(["up", "head"])), 0).unwrap();
 
     // Another module's adapter.
     let config = LohaConfig::new(query()).with_init(InitWeights::Random);

@@ -18,11 +18,12 @@ use llmkit_core::models::{
 use llmkit_core::nn::Layer;
 use llmkit_core::{Adapter, NoAdapter};
 use llmkit_peft::data::{Batch, Example};
+use llmkit_peft::reparam::Attached;
 use llmkit_peft::train::{AdamW, AdamWConfig, Silent, StepOptions, TrainConfig, Trainer, loss_and_gradients};
 use llmkit_peft::{
-    AdaLora, AdaLoraConfig, AdapterFolder, Bias, BitFit, BitFitConfig, Error, Ia3, Ia3Config, LnTuning,
-    LnTuningConfig, Method, MethodConfig, PeftModule, Progress, Result, Scope, Targets, Vera, VeraConfig,
-    load_adapter, merge,
+    AdaLora, AdaLoraConfig, AdaLoraLayer, AdapterFolder, Bias, BitFit, BitFitConfig, Error, Ia3, Ia3Config,
+    LnTuning, LnTuningConfig, Method, PeftModule, Progress, Result, Scope, Targets, Vera, VeraConfig,
+    VeraLayer, WeightSpace, load_adapter, merge,
 };
 use serde_json::{Value, json};
 
@@ -229,7 +230,8 @@ fn adalora_trains_as_in_peft() {
         .collect();
     let model = base("gqa-tied");
     let mut adapter = AdaLora::load(model.as_ref(), folder.join("start")).unwrap().train();
-    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let mut optimizer =
+        AdamW::new(AdamWConfig { eps: facts["eps"].as_f64().unwrap(), ..AdamWConfig::default() });
     let total_steps = rows / 2;
     for (index, step_examples) in examples.chunks(2).enumerate() {
         let number = |name: &str| facts[name][index].as_f64().unwrap();
@@ -242,13 +244,13 @@ fn adalora_trains_as_in_peft() {
         gradients.accumulate(&adapter, penalty.backward());
         let loss = output.loss_sum / output.targets as f64 + added;
         assert!(
-            (loss - number("losses")).abs() < 1e-3,
+            (loss - number("losses")).abs() < 1e-4,
             "step {}: loss {loss}, not {}",
             index + 1,
             number("losses")
         );
         let norm = gradients.clip_global_norm(1.0);
-        assert!((norm / number("grad_norms") - 1.0).abs() < 1e-3, "step {}: norm {norm}", index + 1);
+        assert!((norm / number("grad_norms") - 1.0).abs() < 1e-4, "step {}: norm {norm}", index + 1);
         adapter = optimizer.step(adapter, &gradients, facts["learning_rate"].as_f64().unwrap());
         adapter = adapter.after_step(&Progress { step: index + 1, total_steps, gradients: &gradients });
         let ranks: Vec<usize> = adapter.valid().layers().iter().map(|layer| layer.nonzero_rank()).collect();
@@ -257,7 +259,7 @@ fn adalora_trains_as_in_peft() {
     let adapter = adapter.valid();
     let input = ids(&values[..2 * seq], [2, seq]);
     let difference = largest_difference(&logits(model.as_ref(), input, &adapter), &expected.floats("logits"));
-    assert!(difference < 2e-3, "logits after the run differ by {difference}");
+    assert!(difference < 1e-3, "logits after the run differ by {difference}");
 
     let out = tempfile::tempdir().unwrap();
     adapter.save(out.path()).unwrap();
@@ -268,7 +270,7 @@ fn adalora_trains_as_in_peft() {
         assert_eq!(&ours[name].0, shape, "{name}");
         let floats = |bits: &[u32]| bits.iter().map(|bits| f32::from_bits(*bits)).collect::<Vec<_>>();
         let difference = largest_difference(&floats(&ours[name].1), &floats(bits));
-        assert!(difference < 1e-3, "{name} differs by {difference}");
+        assert!(difference < 1e-4, "{name} differs by {difference}");
     }
 }
 
@@ -418,6 +420,7 @@ fn an_adapter_with_layers_of_rank_zero_trains_on() {
     let before: Vec<usize> = adapter.layers().iter().map(|layer| layer.rank()).collect();
     assert!(before.contains(&0));
     let trained = train(&model, adapter, 20);
+    let theirs = folder(variant);
     let folder = tempfile::tempdir().unwrap();
     trained.save(folder.path()).unwrap();
     let loaded = AdaLora::load(model.as_ref(), folder.path()).unwrap();
@@ -426,7 +429,7 @@ fn an_adapter_with_layers_of_rank_zero_trains_on() {
     assert!(difference < 2e-5, "the file computes something else, by {difference}");
     // The pattern still counts from the first training.
     let pattern = config(folder.path())["rank_pattern"].as_object().unwrap().clone();
-    let original = config(&folder_of(variant))["rank_pattern"].as_object().unwrap().clone();
+    let original = config(&theirs)["rank_pattern"].as_object().unwrap().clone();
     for (key, places) in &pattern {
         let (now, then) = (places.as_array().unwrap(), original[key].as_array().unwrap());
         assert_eq!(now.len(), 4);
@@ -437,10 +440,6 @@ fn an_adapter_with_layers_of_rank_zero_trains_on() {
     }
     // 50 of 84 are there, and the target is 42.
     assert_eq!(loaded.layers().iter().map(|layer| layer.rank()).sum::<usize>(), 42.min(before.iter().sum()));
-}
-
-fn folder_of(variant: &str) -> std::path::PathBuf {
-    folder(variant)
 }
 
 #[test]
@@ -654,6 +653,49 @@ fn bitfit_needs_biases_and_leaves_a_classifier_alone() {
     assert!(error.to_string().contains("every_bias"), "{error}");
 }
 
+// ---- any burn module -----------------------------------------------------------------------------------------------
+
+#[derive(Module, Debug)]
+struct Net {
+    inner: burn::nn::Linear,
+    outer: burn::nn::Linear,
+}
+
+impl Net {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.outer.forward(self.inner.forward(x).tanh())
+    }
+}
+
+/// Attached to a module that knows nothing of llmkit: it acts, saved and loaded is the same, and so is worked into the weights.
+fn check_on_a_burn_module<L: WeightSpace>(config: L::Config) {
+    let device = common::device();
+    device.seed(11);
+    let net = Net {
+        inner: burn::nn::LinearConfig::new(6, 10).init(&device),
+        outer: burn::nn::LinearConfig::new(10, 3).init(&device),
+    };
+    let x = Tensor::<2>::random([4, 6], Distribution::Uniform(-1.0, 1.0), &device);
+    let run = |net: &Net| common::values(net.forward(x.clone()));
+    let (adapted, adapter) = Attached::<L>::new(net.clone(), config, 5).unwrap();
+    assert_eq!(adapter.targets().collect::<Vec<_>>(), ["inner", "outer"]);
+    assert!(largest_difference(&run(&adapted), &run(&net)) > 1e-2, "it does nothing");
+    let folder = tempfile::tempdir().unwrap();
+    adapter.save(&adapted, folder.path()).unwrap();
+    let (loaded, _) = Attached::<L>::load(net.clone(), folder.path()).unwrap();
+    assert_eq!(run(&loaded), run(&adapted));
+    assert!(largest_difference(&run(&adapted.clone().materialize()), &run(&adapted)) < 1e-6);
+}
+
+#[test]
+fn vera_and_adalora_attach_to_any_burn_module() {
+    let targets = || Targets::names(["inner", "outer"]);
+    check_on_a_burn_module::<VeraLayer>(VeraConfig::new(targets()).with_rank(4).with_random_init());
+    check_on_a_burn_module::<AdaLoraLayer>(
+        AdaLoraConfig::new(targets(), 10).with_ranks(3, 2).with_random_init(),
+    );
+}
+
 // ---- wrong files ---------------------------------------------------------------------------------------------------
 
 /// A copy of a fixture's adapter, to be spoilt.
@@ -753,12 +795,4 @@ fn architectures_without_a_default_need_names() {
     }
     let named = Vera::new(model.as_ref(), VeraConfig::new(Targets::names(["no_such_layer"])), 0);
     assert!(matches!(named, Err(Error::NoTarget { .. })), "{named:?}");
-}
-
-#[test]
-fn configurations_say_their_method() {
-    assert_eq!(Ia3Config::PEFT_TYPE, "IA3");
-    let model = base("gqa-tied");
-    let adapter = Vera::new(model.as_ref(), VeraConfig::new(Targets::ModelDefault).with_rank(2), 0).unwrap();
-    assert_eq!(adapter.kind(), "VERA");
 }

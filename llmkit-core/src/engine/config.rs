@@ -18,7 +18,7 @@ pub struct EngineConfig {
     /// How many conversations are remembered, so that their beginnings need not be read again; default 4; the one that is being answered is among
     /// them. Each keeps its keys and values: see [`MemoryPlan`](crate::models::MemoryPlan).
     pub remembered: usize,
-    /// What a request's [`adapter`](crate::ChatRequest::adapter) may name.
+    /// What a request's [`adapter`](crate::ChatRequest::adapter) may name at first; see [`Engine::add_adapter`](super::Engine::add_adapter).
     pub adapters: BTreeMap<String, Arc<dyn Adapter>>,
 }
 

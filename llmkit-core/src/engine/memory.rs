@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
+use super::adapters::AdapterId;
 use crate::Result;
 use crate::generate::NextToken;
 use crate::models::CachedModel;
@@ -18,7 +19,7 @@ pub(super) struct Memory {
 
 #[derive(Debug)]
 struct Conversation {
-    adapter: Option<String>,
+    adapter: Option<AdapterId>,
     tokens: Vec<u32>,
     cache: KvCache,
 }
@@ -33,7 +34,7 @@ impl Memory {
     /// one token of the prompt is left to be read, since its scores are needed. `new_tokens` may follow the prompt.
     pub(super) fn recall(
         &mut self,
-        adapter: Option<&str>,
+        adapter: Option<AdapterId>,
         prompt: &[u32],
         new_tokens: usize,
     ) -> Option<(KvCache, usize)> {
@@ -43,7 +44,7 @@ impl Memory {
         let total = prompt.len().saturating_add(new_tokens);
         let candidates = self.conversations.iter().enumerate();
         let (index, len) = candidates
-            .filter(|(_, known)| known.adapter.as_deref() == adapter)
+            .filter(|(_, known)| known.adapter == adapter)
             .filter(|(_, known)| total.saturating_add(known.learned()) <= self.longest)
             .map(|(index, known)| (index, shared(known)))
             .filter(|(_, len)| *len > 0)
@@ -65,7 +66,7 @@ impl Memory {
     }
 
     /// Remembers a conversation whose `tokens` the model of `cache` has read.
-    pub(super) fn keep(&mut self, adapter: Option<String>, tokens: Vec<u32>, cache: KvCache) {
+    pub(super) fn keep(&mut self, adapter: Option<AdapterId>, tokens: Vec<u32>, cache: KvCache) {
         if self.limit == 0 || tokens.is_empty() || cache.len() > self.longest {
             return;
         }
@@ -73,6 +74,11 @@ impl Memory {
         self.conversations.retain(|known| known.adapter != adapter || !tokens.starts_with(&known.tokens));
         self.conversations.push_front(Conversation { adapter, tokens, cache });
         self.conversations.truncate(self.limit);
+    }
+
+    /// Forgets every conversation with the adapter `id`.
+    pub(super) fn forget(&mut self, id: AdapterId) {
+        self.conversations.retain(|known| known.adapter != Some(id));
     }
 }
 
@@ -175,7 +181,7 @@ mod tests {
         let mut memory = Memory::new(3, &json!({}));
         memory.keep(None, vec![1, 2, 3, 4], cache(2, 4));
         memory.keep(None, vec![1, 2, 9], cache(0, 3));
-        memory.keep(Some("a".into()), vec![1, 2, 3, 4, 5], cache(0, 5));
+        memory.keep(Some(AdapterId::new(1)), vec![1, 2, 3, 4, 5], cache(0, 5));
         assert!(memory.recall(None, &[7, 8], 10).is_none());
         assert!(memory.recall(None, &[1], 10).is_none(), "one token must be left to read");
         let (mut branch, len) = memory.recall(None, &[1, 2, 3, 8], 10).unwrap();
@@ -205,9 +211,13 @@ mod tests {
         assert_eq!(kept(&memory), [vec![1, 2, 3], vec![5]]);
         memory.make_room();
         assert_eq!(kept(&memory), [vec![1, 2, 3]]);
-        memory.keep(Some("a".into()), vec![1, 2, 3, 4], cache(0, 4));
+        memory.keep(Some(AdapterId::new(1)), vec![1, 2, 3, 4], cache(0, 4));
         memory.keep(None, vec![6], cache(0, 1));
         assert_eq!(kept(&memory), [vec![6], vec![1, 2, 3, 4]]);
+        memory.forget(AdapterId::new(2));
+        assert_eq!(kept(&memory), [vec![6], vec![1, 2, 3, 4]]);
+        memory.forget(AdapterId::new(1));
+        assert_eq!(kept(&memory), [vec![6]]);
         let mut none = Memory::new(0, &json!({}));
         none.keep(None, vec![1], cache(0, 1));
         assert!(kept(&none).is_empty());

@@ -22,7 +22,11 @@
 //!
 //! A caller who drops the future or stream of an answer cancels it: the work ends with the token or the part of the prompt that is being
 //! computed. What a conversation has in common with one that was answered before is not read again.
+//!
+//! Adapters come and go while it works ([`Engine::add_adapter`], [`Engine::remove_adapter`]); replacing one is how new weights are swapped
+//! in.
 
+mod adapters;
 mod config;
 mod memory;
 mod worker;
@@ -39,10 +43,12 @@ use futures_core::Stream;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
+use self::adapters::{Adapters, Loaded};
+use self::memory::Memory;
 use self::worker::{Job, Worker};
 use crate::model::{ChatEvent, ChatStream};
 use crate::models::Pretrained;
-use crate::{ChatRequest, ChatResponse, Error, FinishReason, LanguageModel, Message, Result, Usage};
+use crate::{Adapter, ChatRequest, ChatResponse, Error, FinishReason, LanguageModel, Message, Result, Usage};
 
 pub use config::EngineConfig;
 
@@ -56,6 +62,7 @@ pub struct Engine {
 struct Shared {
     name: String,
     queue: usize,
+    adapters: Arc<Adapters>,
     /// None only while the engine is being dropped.
     jobs: Option<mpsc::Sender<Job>>,
     stopping: Arc<AtomicBool>,
@@ -71,8 +78,11 @@ impl Engine {
         config.validate()?;
         let (jobs, incoming) = mpsc::channel(config.queue);
         let stopping = Arc::new(AtomicBool::new(false));
-        let (name, queue) = (config.name.clone(), config.queue);
-        let worker = Worker::new(pretrained, config, stopping.clone());
+        let EngineConfig { name, queue, remembered, adapters } = config;
+        let memory = Memory::new(remembered, pretrained.model.config());
+        let adapters = Arc::new(Adapters::new(adapters, memory));
+        let worker =
+            Worker { name: name.clone(), pretrained, adapters: adapters.clone(), stopping: stopping.clone() };
         let thread = std::thread::Builder::new()
             .name(format!("llmkit engine {name}"))
             .spawn(move || worker.run(incoming))
@@ -81,8 +91,39 @@ impl Engine {
                 reason: format!("its thread cannot be started: {error}"),
             })?;
         Ok(Self {
-            shared: Arc::new(Shared { name, queue, jobs: Some(jobs), stopping, thread: Some(thread) }),
+            shared: Arc::new(Shared {
+                name,
+                queue,
+                adapters,
+                jobs: Some(jobs),
+                stopping,
+                thread: Some(thread),
+            }),
         })
+    }
+
+    /// Lets requests name `adapter` from now on. Gives back the adapter that had the name before, if there was one.
+    ///
+    /// Requests that were made already keep the adapter that they found. What was remembered of conversations with the one that is
+    /// replaced is dropped.
+    pub fn add_adapter(
+        &self,
+        name: impl Into<String>,
+        adapter: Arc<dyn Adapter>,
+    ) -> Option<Arc<dyn Adapter>> {
+        self.shared.adapters.insert(name.into(), adapter)
+    }
+
+    /// Takes an adapter away and gives it back, if there is one called `name`.
+    ///
+    /// Requests that were made already finish with it. What was remembered of conversations with it is dropped.
+    pub fn remove_adapter(&self, name: &str) -> Option<Arc<dyn Adapter>> {
+        self.shared.adapters.remove(name)
+    }
+
+    /// The names of the adapters that requests can name, sorted.
+    pub fn adapters(&self) -> Vec<String> {
+        self.shared.adapters.names()
     }
 
     /// Begins an answer, or refuses at once where the queue is full.
@@ -90,7 +131,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Model`] when the queue is full or the engine has stopped. What is wrong with the request comes out of the stream.
     pub fn try_chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
-        let (job, events) = Job::new(request);
+        let (job, events) = self.job(request);
         self.jobs()?.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => self.failed(format!(
                 "{} requests are waiting, as many as its queue holds; try again later",
@@ -125,7 +166,7 @@ impl Engine {
         request: ChatRequest,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<ChatResponse> {
-        let (job, mut events) = Job::new(request);
+        let (job, mut events) = self.job(request);
         self.jobs()?.blocking_send(job).map_err(|_| self.stopped())?;
         let mut so_far = String::new();
         loop {
@@ -145,6 +186,19 @@ impl Engine {
                 None => return Err(self.stopped()),
             }
         }
+    }
+
+    fn job(&self, request: ChatRequest) -> (Job, UnboundedReceiver<Result<ChatEvent>>) {
+        let adapter = request.adapter.as_deref().map(|name| self.adapter(name)).transpose();
+        Job::new(request, adapter)
+    }
+
+    fn adapter(&self, name: &str) -> Result<Loaded> {
+        self.shared.adapters.get(name).ok_or_else(|| {
+            let known = self.adapters();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            self.failed(format!("it has no adapter `{name}`; it has: {known}"))
+        })
     }
 
     fn jobs(&self) -> Result<&mpsc::Sender<Job>> {
@@ -171,7 +225,7 @@ impl LanguageModel for Engine {
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
-        let (job, mut events) = Job::new(request);
+        let (job, mut events) = self.job(request);
         self.jobs()?.send(job).await.map_err(|_| self.stopped())?;
         loop {
             match events.recv().await {
@@ -184,7 +238,7 @@ impl LanguageModel for Engine {
     }
 
     async fn chat_stream(&self, request: ChatRequest) -> Result<ChatStream> {
-        let (job, events) = Job::new(request);
+        let (job, events) = self.job(request);
         self.jobs()?.send(job).await.map_err(|_| self.stopped())?;
         Ok(Box::pin(self.events(events)))
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::EngineConfig;
-use super::memory::{Memory, Reading};
+use super::adapters::{Adapters, Loaded};
+use super::memory::Reading;
 use crate::generate::generate;
 use crate::model::ChatEvent;
 use crate::models::{CachedModel, Pretrained};
@@ -14,35 +14,34 @@ use crate::nn::KvCache;
 use crate::{Adapter, ChatRequest, ChatResponse, Error, FinishReason, Message, NoAdapter, Result, Usage};
 
 /// A request and where its answer goes. Nobody waits for the answer any more when the other end is gone.
-#[derive(Debug)]
 pub(super) struct Job {
     request: ChatRequest,
+    /// What the request's adapter was when it was made; a request keeps it, whatever becomes of the name.
+    adapter: Result<Option<Loaded>>,
     events: UnboundedSender<Result<ChatEvent>>,
 }
 
 impl Job {
     /// The answer's text is at most as long as the request allows, so its channel needs no bound.
-    pub(super) fn new(request: ChatRequest) -> (Self, UnboundedReceiver<Result<ChatEvent>>) {
+    pub(super) fn new(
+        request: ChatRequest,
+        adapter: Result<Option<Loaded>>,
+    ) -> (Self, UnboundedReceiver<Result<ChatEvent>>) {
         let (events, receiver) = mpsc::unbounded_channel();
-        (Self { request, events }, receiver)
+        (Self { request, adapter, events }, receiver)
     }
 }
 
 /// What runs on the engine's thread: answers jobs in the order in which they came.
 pub(super) struct Worker {
-    pretrained: Pretrained,
-    config: EngineConfig,
-    memory: Memory,
-    stopping: Arc<AtomicBool>,
+    pub(super) name: String,
+    pub(super) pretrained: Pretrained,
+    pub(super) adapters: Arc<Adapters>,
+    pub(super) stopping: Arc<AtomicBool>,
 }
 
 impl Worker {
-    pub(super) fn new(pretrained: Pretrained, config: EngineConfig, stopping: Arc<AtomicBool>) -> Self {
-        let memory = Memory::new(config.remembered, pretrained.model.config());
-        Self { pretrained, config, memory, stopping }
-    }
-
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    pub(super) fn run(self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = jobs.blocking_recv() {
             if self.stopping.load(Ordering::Relaxed) {
                 break;
@@ -50,25 +49,29 @@ impl Worker {
             if job.events.is_closed() {
                 continue;
             }
+            let Job { request, adapter, events } = job;
             // What a job leaves behind if it panics is a conversation that is not remembered.
-            let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&job))).unwrap_or_else(|panic| {
-                let reason = panic.downcast_ref::<String>().map(String::as_str);
-                let reason = reason.or_else(|| panic.downcast_ref::<&str>().copied());
-                let reason = format!("it panicked: {}", reason.unwrap_or("no reason given"));
-                Err(Error::Model { model: self.config.name.clone(), reason })
-            });
+            let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&request, adapter?, &events)))
+                .unwrap_or_else(|panic| {
+                    let reason = panic.downcast_ref::<String>().map(String::as_str);
+                    let reason = reason.or_else(|| panic.downcast_ref::<&str>().copied());
+                    let reason = format!("it panicked: {}", reason.unwrap_or("no reason given"));
+                    Err(Error::Model { model: self.name.clone(), reason })
+                });
             // It fails when the caller has gone, to whom it then makes no difference.
-            let _ = job.events.send(answer.map(ChatEvent::Done));
+            let _ = events.send(answer.map(ChatEvent::Done));
         }
     }
 
-    fn answer(&mut self, job: &Job) -> Result<ChatResponse> {
-        let request = &job.request;
-        let adapter: Arc<dyn Adapter> = match &request.adapter {
-            None => Arc::new(NoAdapter),
-            Some(name) => {
-                self.config.adapters.get(name).cloned().ok_or_else(|| self.no_such_adapter(name))?
-            }
+    fn answer(
+        &self,
+        request: &ChatRequest,
+        loaded: Option<Loaded>,
+        events: &UnboundedSender<Result<ChatEvent>>,
+    ) -> Result<ChatResponse> {
+        let (id, adapter): (_, Arc<dyn Adapter>) = match loaded {
+            None => (None, Arc::new(NoAdapter)),
+            Some(Loaded { id, adapter }) => (Some(id), adapter),
         };
         let Pretrained { model, tokenizer, chat_template, generation } = &self.pretrained;
         let config = generation.for_request(request);
@@ -83,21 +86,21 @@ impl Worker {
             });
         }
 
-        let name = request.adapter.as_deref();
-        let (cache, known) = match self.memory.recall(name, &prompt, config.max_new_tokens) {
-            Some(recalled) => recalled,
-            None => (KvCache::new(model.num_blocks()), 0),
-        };
-        self.memory.make_room();
+        let mut memory = self.adapters.memory();
+        let recalled = memory.recall(id, &prompt, config.max_new_tokens);
+        memory.make_room();
+        // Others may forget a conversation while this one goes on.
+        drop(memory);
+        let (cache, known) = recalled.unwrap_or_else(|| (KvCache::new(model.num_blocks()), 0));
         let cached = CachedModel::with_cache(model.as_ref(), adapter.as_ref(), cache);
         let mut next = Reading::new(cached, known);
         let mut decoder = tokenizer.decode_stream(true);
         let generated = generate(&mut next, &mut decoder, &prompt, &config, &mut |event| {
             let text = event.text();
             if !text.is_empty() {
-                let _ = job.events.send(Ok(ChatEvent::Text(text.to_owned())));
+                let _ = events.send(Ok(ChatEvent::Text(text.to_owned())));
             }
-            if job.events.is_closed() || self.stopping.load(Ordering::Relaxed) {
+            if events.is_closed() || self.stopping.load(Ordering::Relaxed) {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -105,22 +108,19 @@ impl Worker {
         });
         let (read, cache) = next.finish();
         let generated = generated?;
-        self.memory.keep(request.adapter.clone(), read, cache);
+        let mut memory = self.adapters.memory();
+        if id.is_none_or(|id| self.adapters.has(id)) {
+            memory.keep(id, read, cache);
+        }
+        drop(memory);
         if self.stopping.load(Ordering::Relaxed) && generated.finish_reason == FinishReason::Cancelled {
             let reason = "its engine has stopped before the answer was complete".to_owned();
-            return Err(Error::Model { model: self.config.name.clone(), reason });
+            return Err(Error::Model { model: self.name.clone(), reason });
         }
         Ok(ChatResponse {
             usage: Usage { cached_tokens: known, ..generated.usage() },
             finish_reason: generated.finish_reason,
             message: Message::assistant(generated.text),
         })
-    }
-
-    fn no_such_adapter(&self, name: &str) -> Error {
-        let known: Vec<_> = self.config.adapters.keys().cloned().collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        let reason = format!("it has no adapter `{name}`; it has: {known}");
-        Error::Model { model: self.config.name.clone(), reason }
     }
 }

@@ -156,19 +156,19 @@ impl Bert {
         }
     }
 
-    /// The rows of the position table for these tokens, `[batch or 1, seq]`.
-    fn position_ids(&self, ids: Tensor<2, Int>, seq: usize) -> Tensor<2, Int> {
+    /// The rows of the position table for these tokens, which stand behind `prefix` others, `[batch or 1, seq]`.
+    fn position_ids(&self, ids: Tensor<2, Int>, seq: usize, prefix: usize) -> Tensor<2, Int> {
         let device = ids.device();
         let [_, given] = ids.dims();
         match self.padding_idx {
             // Tokens are counted where they are not padding, and padding stands at its own id's row.
             Some(padding) if given == seq => {
                 let real = ids.not_equal_elem(padding as i64).int();
-                real.clone().cumsum(1) * real + padding as i64
+                (real.clone().cumsum(1) + prefix as i64) * real + padding as i64
             }
             // With a prompt in front the embedding no longer sees which tokens are padding; attention does.
             start => {
-                let start = start.map_or(0, |padding| padding + 1) as i64;
+                let start = (start.map_or(0, |padding| padding + 1) + prefix) as i64;
                 Tensor::<1, Int>::arange(start..start + seq as i64, &device).unsqueeze()
             }
         }
@@ -272,7 +272,8 @@ impl Encoder for Bert {
         let words = adapter.prompt(adapter.embed(&self.word_embeddings, ids.clone()));
         let [_, seq, _] = words.dims();
         let device = ids.device();
-        let positions = adapter.embed(&self.position_embeddings, self.position_ids(ids, seq));
+        let positions =
+            adapter.embed(&self.position_embeddings, self.position_ids(ids, seq, adapter.prefix_len()));
         let types = self.token_type_embeddings.as_ref().map(|table| {
             let types = match token_types {
                 None => Tensor::zeros([1, seq], &device),

@@ -66,7 +66,7 @@ pub trait CausalLm: Model {
     /// `ids [batch, seq]` to `[batch, seq, vocab]`.
     fn forward(&self, ids: Tensor<2, Int>, adapter: &dyn Adapter) -> Tensor<3> {
         let mut hidden = self.embed(ids, adapter);
-        let positions = self.positions(&[0], hidden.dims()[1], None);
+        let positions = self.positions(&[adapter.prefix_len()], hidden.dims()[1], None);
         for index in 0..self.num_blocks() {
             hidden = self.block(index, hidden, &positions, None, adapter);
         }
@@ -114,7 +114,8 @@ fn continue_rows<M: CausalLm + ?Sized>(
     adapter: &dyn Adapter,
 ) -> Tensor<3> {
     let tokens = ids.dims()[1];
-    let mut hidden = if cache.is_empty() {
+    let first = cache.is_empty();
+    let mut hidden = if first {
         model.embed(ids, adapter)
     } else {
         // The adapter's prompt stands before the first token only.
@@ -126,6 +127,10 @@ fn continue_rows<M: CausalLm + ?Sized>(
         "{batch} sequences continue a cache of {}",
         cache.rows()
     );
+    if first {
+        // What the layers will keep of a prefix takes the first positions.
+        cache.advance(batch, adapter.prefix_len(), None);
+    }
     // The prompt lengthens every row alike.
     let counts: Option<Arc<[usize]>> =
         counts.map(|counts| counts.iter().map(|count| count + seq - tokens).collect());

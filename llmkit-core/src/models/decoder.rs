@@ -130,6 +130,10 @@ impl Model for Decoder {
         self.embed_tokens.weight.device()
     }
 
+    fn embedding_scale(&self) -> f64 {
+        self.embed_scale.unwrap_or(1.0)
+    }
+
     fn is_tied(&self) -> bool {
         self.head.tied
     }

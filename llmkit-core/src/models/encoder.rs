@@ -122,7 +122,8 @@ pub trait Encoder: Model {
     }
 }
 
-/// Attention of every token to every other, or to those within `window` on either side, after the adapter's prefix for `layer`.
+/// Attention of every token to every other, or to those within `window` on either side, after the adapter's prefix for `layer`, whose
+/// keys stand before the first token.
 ///
 /// # Shapes
 /// `[batch, seq, heads, head_dim]`, all.

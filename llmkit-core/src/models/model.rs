@@ -29,6 +29,11 @@ pub trait Model: Debug + Send + Sync {
         false
     }
 
+    /// What the embedding's vectors are multiplied by before the first block; 1 for most models.
+    fn embedding_scale(&self) -> f64 {
+        1.0
+    }
+
     /// Shows every layer, in the checkpoint's order. A tied head is shown as well, as the linear layer that it acts as.
     fn visit(&self, see: &mut dyn FnMut(Layer<'_>));
 }

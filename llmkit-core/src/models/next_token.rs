@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::CausalLm;
@@ -12,13 +14,29 @@ use crate::{Error, Result};
 #[derive(Clone)]
 pub struct CachedModel<'a> {
     model: &'a dyn CausalLm,
-    adapter: &'a dyn Adapter,
+    adapter: Acting<'a>,
     cache: KvCache,
     rows: usize,
     /// The tokens of each row, kept only for models that must read them again.
     read: Vec<Vec<u32>>,
     /// Whether `read` is everything: not where a cache came from elsewhere.
     read_all: bool,
+}
+
+/// The adapter that was given, or what it became when rows ended or branched.
+#[derive(Clone)]
+enum Acting<'a> {
+    Given(&'a dyn Adapter),
+    Selected(Arc<dyn Adapter>),
+}
+
+impl Acting<'_> {
+    fn get(&self) -> &dyn Adapter {
+        match self {
+            Self::Given(adapter) => *adapter,
+            Self::Selected(adapter) => adapter.as_ref(),
+        }
+    }
 }
 
 impl<'a> CachedModel<'a> {
@@ -31,10 +49,11 @@ impl<'a> CachedModel<'a> {
     pub fn with_cache(model: &'a dyn CausalLm, adapter: &'a dyn Adapter, cache: KvCache) -> Self {
         let rows = cache.rows().max(1);
         let read_all = cache.rows() == 0;
-        Self { model, adapter, cache, rows, read: vec![Vec::new(); rows], read_all }
+        Self { model, adapter: Acting::Given(adapter), cache, rows, read: vec![Vec::new(); rows], read_all }
     }
 
-    /// A model that continues `rows` sequences side by side and has read nothing of them.
+    /// A model that continues `rows` sequences side by side and has read nothing of them. An adapter that treats rows differently must be
+    /// for as many.
     ///
     /// # Panics
     /// If `rows` is 0.
@@ -89,9 +108,9 @@ impl<'a> CachedModel<'a> {
         let ids = Tensor::<2, Int>::from_data(ids, &self.model.device());
         let counts: Vec<usize> = tokens.iter().map(|tokens| tokens.len()).collect();
         if counts.iter().all(|count| *count == longest) {
-            self.model.forward_cached(ids, &mut self.cache, self.adapter)
+            self.model.forward_cached(ids, &mut self.cache, self.adapter.get())
         } else {
-            self.model.forward_ragged(ids, &counts, &mut self.cache, self.adapter)
+            self.model.forward_ragged(ids, &counts, &mut self.cache, self.adapter.get())
         }
     }
 
@@ -177,13 +196,18 @@ impl NextTokens for CachedModel<'_> {
         if self.cache.rows() > 0 {
             self.cache.select(parents);
         }
+        if let Some(selected) = self.adapter.get().select(parents) {
+            self.adapter = Acting::Selected(selected);
+        }
         self.read = parents.iter().map(|parent| self.read[*parent].clone()).collect();
         self.rows = parents.len();
         Ok(())
     }
 
     fn row_position(&self, row: usize) -> usize {
-        self.cache.lens().get(row).copied().unwrap_or(0)
+        // What an adapter puts before the first token takes room as tokens do.
+        let learned = || self.adapter.get().prefix_len() + self.adapter.get().prompt_len();
+        self.cache.lens().get(row).copied().unwrap_or_else(learned)
     }
 
     fn max_positions(&self) -> usize {

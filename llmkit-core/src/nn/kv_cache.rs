@@ -159,12 +159,12 @@ impl KvCache {
         self.lens.len()
     }
 
-    /// How many tokens each row remembers.
+    /// How many positions each row remembers: its tokens, and what an adapter put before them.
     pub fn lens(&self) -> &[usize] {
         &self.lens
     }
 
-    /// How many tokens are remembered, by the longest row.
+    /// How many positions are remembered, by the longest row.
     pub fn len(&self) -> usize {
         self.lens.iter().copied().max().unwrap_or(0)
     }
@@ -191,7 +191,7 @@ impl KvCache {
         self.layers.iter_mut().filter(|layer| !layer.is_empty()).for_each(|layer| layer.select(parents));
     }
 
-    /// Forgets of `row` all but its first `len` tokens.
+    /// Forgets of `row` all but its first `len` positions.
     ///
     /// # Panics
     /// If there is no such row.
@@ -199,12 +199,12 @@ impl KvCache {
         let forgotten = self.lens[row].saturating_sub(len);
         self.lens[row] -= forgotten;
         for layer in &mut self.layers {
-            // A layer may remember a prefix before the first token, so it is told how much to forget, not what to keep.
+            // An adapter may give only some layers a prefix, so a layer is told how much to forget, not what to keep.
             layer.lens[row] -= forgotten;
         }
     }
 
-    /// A copy of the first `len` tokens of `row`, which takes no more memory than they need.
+    /// A copy of the first `len` positions of `row`, which takes no more memory than they need.
     ///
     /// # Panics
     /// If there is no such row.

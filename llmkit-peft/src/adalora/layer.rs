@@ -13,7 +13,8 @@ use super::AdaLoraConfig;
 use super::budget::{Due, keep};
 use super::importance::Importance;
 use crate::random::normal;
-use crate::{Attach, Dropout, Error, MethodConfig, Named, Progress, Result, TunedLayer};
+use crate::weight_space::replace_weight;
+use crate::{Attach, Dropout, Error, MethodConfig, Named, Progress, Result, TunedLayer, WeightSpace};
 
 /// The update of one linear layer: `scale * B (E * (A x))`.
 ///
@@ -178,16 +179,6 @@ impl AdaLoraLayer {
             importance: None,
         }
     }
-
-    /// What is added to the base's weight.
-    ///
-    /// # Shapes
-    /// `[out, in]`
-    fn delta_weight(&self) -> Tensor<2> {
-        let [a, e, b] =
-            [&self.lora_a, &self.lora_e, &self.lora_b].map(|param| param.val().without_autodiff());
-        b.matmul(a * e) * self.scale()
-    }
 }
 
 fn count(flags: &[bool]) -> usize {
@@ -316,6 +307,10 @@ impl TunedLayer for AdaLoraLayer {
         self.forward(base, input, dropout)
     }
 
+    fn adds(&self) -> bool {
+        true
+    }
+
     fn tensors(&self) -> Vec<Named<'_>> {
         vec![
             Named::new("lora_A", &self.lora_a),
@@ -337,11 +332,7 @@ impl TunedLayer for AdaLoraLayer {
     }
 
     fn merge(&self, layer: LayerMut<'_>, _: &()) -> Result<()> {
-        let LayerMut::Linear(linear) = layer else { unreachable!("only linear layers are accepted") };
-        if self.rank() > 0 {
-            linear.weight = linear.weight.clone() + self.delta_weight();
-        }
-        Ok(())
+        replace_weight(self, layer, &())
     }
 
     fn penalty(layers: &[Self], config: &AdaLoraConfig) -> Option<Tensor<1>> {
@@ -468,6 +459,17 @@ impl TunedLayer for AdaLoraLayer {
             importance,
             ..self
         })
+    }
+}
+
+impl WeightSpace for AdaLoraLayer {
+    const NAME: &'static str = "adalora";
+
+    fn weight(&self, base: Tensor<2>, _: &()) -> Tensor<2> {
+        if self.rank() == 0 {
+            return base;
+        }
+        base + self.lora_b.val().matmul(self.lora_a.val() * self.lora_e.val()) * self.scale()
     }
 }
 

@@ -169,6 +169,22 @@ impl BottleneckConfig {
         }
     }
 
+    /// Adapter+ (Steitz and Roth 2024, <https://arxiv.org/abs/2406.06820>), made for vision: a bottleneck behind the feed-forward network's whole
+    /// join, GELU, 96 times narrower, scaled by channel, and dropped for a tenth of the sequences while training.
+    #[doc(alias = "AdapterPlusConfig")]
+    pub fn adapter_plus() -> Self {
+        Self {
+            reduction_factor: ReductionFactor::All(96.0),
+            non_linearity: NonLinearity::Gelu,
+            original_ln_after: false,
+            residual_before_ln: AdapterResidual::Input,
+            init_weights: InitBottleneck::Houlsby,
+            scaling: Scaling::Channel,
+            stochastic_depth: 0.1,
+            ..Self::pfeiffer()
+        }
+    }
+
     /// Compacter (Mahabadi et al. 2021, <https://arxiv.org/abs/2106.04647>): Houlsby's places, GELU, 32 times narrower, with projections that
     /// are sums of Kronecker products of small matrices, one factor of which all bottlenecks share.
     #[doc(alias = "CompacterConfig")]
@@ -241,6 +257,16 @@ impl BottleneckConfig {
                     "null or false (its method is not supported)",
                     value.to_string(),
                 ));
+            }
+        }
+        // Written anyway.
+        for (field, usual) in [
+            ("inv_adapter", Value::Null),
+            ("inv_adapter_reduction_factor", Value::Null),
+            ("cross_adapter", false.into()),
+        ] {
+            if fields.fields.get(field) == Some(&usual) {
+                fields.fields.shift_remove(field);
             }
         }
         let name: String = fields.required("non_linearity", "a function's name")?;

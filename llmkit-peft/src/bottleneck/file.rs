@@ -135,7 +135,10 @@ impl Bottleneck {
             ("model_type", Value::from(model_type(model.config()))),
         ];
         for (field, expected) in facts {
-            if let Some(found) = other.get(field).filter(|found| !found.is_null() && **found != expected) {
+            let known = expected != "";
+            if let Some(found) =
+                other.get(field).filter(|found| known && !found.is_null() && **found != expected)
+            {
                 return Err(wrong(field, &format!("the model's, {expected}"), found));
             }
         }
@@ -213,6 +216,16 @@ impl Bottleneck {
         }
         self.hub.name = name;
         Ok(self)
+    }
+
+    /// Writes `name` as the base model's into the files; without it, they say what the model's configuration says.
+    pub fn with_model_name(mut self, name: impl Into<String>) -> Self {
+        let name = Value::from(name.into());
+        if let Some(head) = &mut self.hub.head {
+            head.config.insert("model_name".into(), name.clone());
+        }
+        self.hub.other.insert("model_name".into(), name);
+        self
     }
 
     /// The adapter's name.

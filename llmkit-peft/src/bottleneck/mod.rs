@@ -23,7 +23,7 @@ pub use non_linearity::NonLinearity;
 pub use phm::{InitPhm, PhmConfig};
 
 use crate::dropout::derive;
-use crate::{Dropout, Error, Method, PeftModule, Result, SavedLayers};
+use crate::{Dropout, Effect, Error, Method, PeftModule, Place, Result, SavedLayers};
 use file::HubFile;
 use layer::{BottleneckLayer, Join};
 use layout::{Layout, hidden_size};
@@ -284,6 +284,14 @@ impl Method for Bottleneck {
             kind: "a bottleneck adapter".into(),
             reason: "it has layers of its own with a function between them".into(),
         })
+    }
+
+    fn effect(&self, place: Place<'_>) -> Effect {
+        match place {
+            Place::Join => Effect::Replaces,
+            Place::Layer(path) if self.head.contains(path) => Effect::Replaces,
+            Place::Layer(_) | Place::Prompt | Place::Prefix => Effect::Nothing,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm};
 
 use super::{AdapterFolder, Attach, Bias, MethodConfig, Named, SavedLayers, TokenRows, TunedLayer};
 use crate::dropout::Dropout;
-use crate::{Error, Method, PeftModule, Progress, Result, Targets};
+use crate::{Effect, Error, Method, PeftModule, Place, Progress, Result, Targets};
 
 const TRAINING_STATE: &str = "training_state.safetensors";
 
@@ -60,6 +60,16 @@ impl<L: TunedLayer> LayerMethod<L> {
         read.extend(method.layers.iter().flat_map(L::read_keys));
         read.extend(method.saved.read_copies(&file)?);
         AdapterFolder::fill(method.clone(), &method.tensors(), &read, &file)
+    }
+
+    /// An adapter of tensors that were computed, which must be all that the configuration asks for.
+    pub(crate) fn with_tensors(
+        model: &dyn Model,
+        config: L::Config,
+        tensors: &dyn TensorSource,
+    ) -> Result<Self> {
+        let method = Self::build(model, config, 0, tensors.path(), Some(tensors))?;
+        AdapterFolder::fill(method.clone(), &method.tensors(), &[], tensors)
     }
 
     fn build(
@@ -302,6 +312,23 @@ impl<L: TunedLayer> Method for LayerMethod<L> {
         }
         tuned.merge(layer, &self.shared)?;
         Ok(true)
+    }
+
+    fn effect(&self, place: Place<'_>) -> Effect {
+        let Place::Layer(path) = place else { return Effect::Nothing };
+        match self.layer(path) {
+            Some(layer) if layer.adds() && !self.saved.contains(path) => Effect::Adds,
+            Some(_) => Effect::Replaces,
+            None if self.saved.contains(path) || self.tokens.contains(path) => Effect::Replaces,
+            None => Effect::Nothing,
+        }
+    }
+
+    fn linear_update(&self, base: &Linear, input: Tensor<3>) -> Tensor<3> {
+        match self.places.get(base.path()) {
+            Some(&index) => self.layers[index].linear_update(base, input, &self.shared, self.dropout(index)),
+            None => self.linear(base, input.clone()) - base.forward(input),
+        }
     }
 }
 

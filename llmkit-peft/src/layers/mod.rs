@@ -3,6 +3,7 @@
 mod config;
 mod file;
 mod layer_method;
+mod memory;
 mod named;
 mod saved;
 mod targets;
@@ -15,6 +16,7 @@ pub(crate) use config::{
 };
 pub use file::AdapterFolder;
 pub use layer_method::LayerMethod;
+pub(crate) use memory::MemoryTensors;
 pub use named::{Named, ParamRef};
 pub(crate) use saved::tied_head;
 pub use saved::{SavedLayer, SavedLayers};

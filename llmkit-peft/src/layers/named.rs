@@ -65,6 +65,17 @@ impl ParamRef<'_> {
         }
     }
 
+    /// Its values, row by row.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        let data = match self {
+            Self::Vector(param) => param.val().without_autodiff().into_data(),
+            Self::Matrix(param) => param.val().without_autodiff().into_data(),
+            Self::Cube(param) => param.val().without_autodiff().into_data(),
+            Self::Hypercube(param) => param.val().without_autodiff().into_data(),
+        };
+        data.convert::<f32>().try_to_vec().expect("the data was converted to f32")
+    }
+
     /// Its values, for a file.
     pub fn data(&self) -> TensorData<'static> {
         match self {

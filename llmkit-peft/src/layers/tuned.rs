@@ -67,6 +67,25 @@ pub trait TunedLayer: Module + ModuleDisplay + Debug + Sync + 'static {
         base.forward(input)
     }
 
+    /// Whether the state adds to what the layer computes, whatever it computes: then several methods can act on it together.
+    fn adds(&self) -> bool {
+        false
+    }
+
+    /// What the state adds to the linear layer's output, where it [`adds`](Self::adds).
+    ///
+    /// # Shapes
+    /// `[batch, seq, in]` to `[batch, seq, out]`.
+    fn linear_update(
+        &self,
+        base: &Linear,
+        input: Tensor<3>,
+        shared: &Self::Shared,
+        dropout: Option<Dropout>,
+    ) -> Tensor<3> {
+        self.linear(base, input.clone(), shared, dropout) - base.forward(input)
+    }
+
     /// What the embedding gives now.
     ///
     /// # Shapes

@@ -277,7 +277,7 @@ impl LoraLayer {
     }
 
     /// The factors of the whole update: beside the trained ones, those that are subtracted.
-    fn factors(&self) -> (Tensor<2>, Tensor<2>) {
+    pub(crate) fn factors(&self) -> (Tensor<2>, Tensor<2>) {
         let (a, b) = (self.lora_a.val(), self.lora_b.val());
         match &self.initial {
             Some(initial) if self.on == On::Linear => {
@@ -323,19 +323,26 @@ impl LoraLayer {
         Some(magnitude.val() / self.lengths(weight)?)
     }
 
+    /// What acts in a linear layer: in a head that follows an embedding, the embedding's factors transposed.
+    fn linear_factors(&self) -> LoraFactors {
+        match self.head() {
+            Some(head) => {
+                let (a, b) = (self.lora_b.val().transpose(), self.lora_a.val().transpose());
+                LoraFactors { a, b, scale: head.scale }
+            }
+            None => {
+                let (a, b) = self.factors();
+                LoraFactors { a, b, scale: self.scale }
+            }
+        }
+    }
+
     /// `dropped` is the input after dropout, while training with it.
     fn forward(&self, base: &Linear, input: Tensor<3>, dropped: Option<Tensor<3>>) -> Tensor<3> {
         let weight = || base.weight.clone();
-        let (factors, stretch) = match &self.on {
-            On::Embedding(Some(head)) => {
-                let (a, b) = (self.lora_b.val().transpose(), self.lora_a.val().transpose());
-                (LoraFactors { a, b, scale: head.scale }, None)
-            }
-            _ => {
-                let (a, b) = self.factors();
-                (LoraFactors { a, b, scale: self.scale }, self.stretch(&base.weight))
-            }
-        };
+        let factors = self.linear_factors();
+        // A head that follows an embedding has the embedding's factors, but not its lengths.
+        let stretch = if self.head().is_some() { None } else { self.stretch(&base.weight) };
         let output = match (stretch, dropped) {
             // One node of the graph, which keeps the input and its narrow product alone.
             (None, None) => lora_linear(input, weight(), factors),
@@ -436,6 +443,29 @@ impl TunedLayer for LoraLayer {
     fn linear(&self, base: &Linear, input: Tensor<3>, _: &LoraShared, dropout: Option<Dropout>) -> Tensor<3> {
         let dropped = dropout.map(|dropout| dropout.apply(input.clone()));
         self.forward(base, input, dropped)
+    }
+
+    fn adds(&self) -> bool {
+        self.magnitude.is_none()
+    }
+
+    fn linear_update(
+        &self,
+        _: &Linear,
+        input: Tensor<3>,
+        _: &LoraShared,
+        dropout: Option<Dropout>,
+    ) -> Tensor<3> {
+        let input = match dropout {
+            Some(dropout) => dropout.apply(input),
+            None => input,
+        };
+        let LoraFactors { a, b, scale } = self.linear_factors();
+        let update = matmul_transposed(matmul_transposed(input, a) * scale, b);
+        match &self.lora_b_bias {
+            Some(bias) => update + bias.val().unsqueeze() * self.scale,
+            None => update,
+        }
     }
 
     fn embed(&self, base: &Embedding, ids: Tensor<2, Int>, _: &LoraShared) -> Tensor<3> {

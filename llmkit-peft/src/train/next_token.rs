@@ -73,7 +73,7 @@ impl Pass for NextToken<'_> {
 
     fn embed(&self, adapter: &dyn Adapter) -> (Tensor<3>, Positions) {
         let hidden = self.model.embed(self.batch.ids.clone(), adapter);
-        let positions = self.model.positions(&[0], hidden.dims()[1], None);
+        let positions = self.model.positions(&[adapter.prefix_len()], hidden.dims()[1], None);
         (hidden, positions)
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::architecture::Architecture;
+use super::dequant::dequantize;
 use super::dtype::GgmlType;
 use super::encode::{self, ALIGNMENT, Entry};
 use super::hyperparameters::{self, Hyperparameters};
@@ -50,6 +51,21 @@ impl GgufType {
             Self::Q4_0 => 2,
             Self::Q8_0 => 7,
         }
+    }
+
+    /// What is read back of `values` that are stored as this type in rows of `columns`. Rows that are no whole number of blocks are stored as
+    /// F16.
+    ///
+    /// # Panics
+    /// If `values` are no whole number of rows.
+    pub fn round(self, values: &[f32], columns: usize) -> Vec<f32> {
+        assert!(
+            columns > 0 && values.len().is_multiple_of(columns),
+            "{} values in rows of {columns}",
+            values.len()
+        );
+        let kind = if columns.is_multiple_of(self.layout().block_values) { self } else { Self::F16 };
+        dequantize(kind.layout(), &kind.encode(values)).expect("every type that is written can be read")
     }
 
     fn layout(self) -> GgmlType {
