@@ -39,6 +39,7 @@
 //! # Map
 //!
 //! - [`Lora`], [`LoraConfig`], [`Targets`]: the method, its shape, and which layers it acts on;
+//! - [`eva_lora`] and [`loftq`]: LoRAs that start from data, and from what rounding the base to four bits takes away;
 //! - [`Bottleneck`] and [`BottleneckConfig`]: the adapters of Houlsby, Pfeiffer and He, and Compacter, in AdapterHub's files;
 //! - [`Method`] and [`PeftModule`]: what a method is; [`TunedLayer`] is less work for one of your own that acts layer by layer;
 //! - [`PromptTuning`], [`PTuning`], [`PrefixTuning`], [`MultitaskPromptTuning`]: learned positions before the sequence;

@@ -19,6 +19,7 @@ pub use file::AdapterFolder;
 pub use layer_method::LayerMethod;
 pub(crate) use memory::MemoryTensors;
 pub use named::{Named, ParamRef};
+pub(crate) use saved::tied_head;
 pub use saved::{SavedLayer, SavedLayers};
 pub(crate) use targets::{TargetFields, compile, compile_pattern, lookup_pattern};
 pub use targets::{TargetModules, Targets};

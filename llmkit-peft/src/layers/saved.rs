@@ -100,18 +100,12 @@ impl SavedLayers {
     /// # Errors
     /// [`Error::Config`] if the head is named without the embedding.
     pub fn tied(mut self, model: &dyn Model, origin: &Path) -> Result<Self> {
-        let Some(head) = model.head_path().filter(|_| model.is_tied()) else { return Ok(self) };
-        let mut embedding = None;
-        model.visit(&mut |layer| {
-            if let Layer::Embedding(table) = layer {
-                embedding.get_or_insert_with(|| table.path().to_owned());
-            }
-        });
-        let own = self.places.get(head).copied();
-        match (embedding.as_ref().and_then(|path| self.places.get(path)).copied(), own) {
+        let Some((embedding, head)) = tied_head(model) else { return Ok(self) };
+        let own = self.places.get(&head).copied();
+        match (self.places.get(&embedding).copied(), own) {
             (Some(index), own) => {
-                self.places.insert(head.to_owned(), index);
-                self.head = Some(head.to_owned());
+                self.places.insert(head.clone(), index);
+                self.head = Some(head);
                 if let Some(own) = own {
                     self.layers.remove(own);
                     self.places.values_mut().filter(|index| **index > own).for_each(|index| *index -= 1);
@@ -122,8 +116,8 @@ impl SavedLayers {
             (None, Some(_)) => Err(Error::Config {
                 origin: origin.into(),
                 field: "modules_to_save".into(),
-                expected: format!("{} beside the head that is tied to it", embedding.unwrap_or_default()),
-                found: head.to_owned(),
+                expected: format!("{embedding} beside the head that is tied to it"),
+                found: head,
             }),
         }
     }
@@ -309,6 +303,24 @@ impl SavedLayer {
         });
         matrix.chain(vector).chain(bias).collect()
     }
+}
+
+/// The paths of the model's embedding and of the head that is tied to it, for methods that act on both. As in PEFT, only an embedding
+/// called `embed_tokens` counts.
+pub(crate) fn tied_head(model: &dyn Model) -> Option<(String, String)> {
+    let head = model.head_path().filter(|_| model.is_tied())?;
+    let mut embedding = None;
+    model.visit(&mut |layer| {
+        if let Layer::Embedding(table) = layer {
+            embedding.get_or_insert_with(|| table.path().to_owned());
+        }
+    });
+    let embedding = embedding?;
+    if embedding.rsplit('.').next() != Some("embed_tokens") {
+        tracing::warn!(%embedding, "`ensure_weight_tying` does nothing for this model: PEFT ties `embed_tokens` alone");
+        return None;
+    }
+    Some((embedding, head.to_owned()))
 }
 
 /// PEFT's rule for `modules_to_save`: the path, or that of a module around it, ends in `module`, with no dot needed before.

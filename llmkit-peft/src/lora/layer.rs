@@ -11,7 +11,7 @@ use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, matmul_transposed};
 use super::init::{Factors, InitLora, tensor, zeros};
 use super::{LoraConfig, LoraPlus, Sizes, dora, plus};
 use crate::dropout::Dropout;
-use crate::layers::{AdapterFolder, Attach, Named, TunedLayer};
+use crate::layers::{AdapterFolder, Attach, Named, TunedLayer, tied_head};
 use crate::linalg::Matrix;
 use crate::{Error, Result, WeightSpace};
 
@@ -420,17 +420,8 @@ impl TunedLayer for LoraLayer {
         _seed: u64,
         _file: Option<&dyn TensorSource>,
     ) -> Result<LoraShared> {
-        let Some(head) = model.head_path().filter(|_| config.ensure_weight_tying && model.is_tied()) else {
-            return Ok(LoraShared::default());
-        };
-        let mut embedding = None;
-        model.visit(&mut |layer| {
-            if let Layer::Embedding(table) = layer {
-                embedding.get_or_insert_with(|| table.path().to_owned());
-            }
-        });
-        let tied = embedding.map(|embedding| Tied { embedding, head: head.to_owned() });
-        Ok(LoraShared { tied })
+        let tied = config.ensure_weight_tying.then(|| tied_head(model)).flatten();
+        Ok(LoraShared { tied: tied.map(|(embedding, head)| Tied { embedding, head }) })
     }
 
     fn accepts(layer: Layer<'_>) -> bool {
