@@ -35,6 +35,7 @@ def configs(task, total_steps):
     generation = task == "generation"
     kind = dict(task_type="CAUSAL_LM" if generation else "SEQ_CLS")
     every = dict(kind, target_modules=SEVEN if generation else SIX)
+    # PEFT's choice for BERT; it means attention's `output.dense` as well.
     ia3 = ["k_proj", "v_proj", "down_proj"] if generation else ["key", "value", "output.dense"]
     feedforward = ["down_proj"] if generation else ["output.dense"]
     norms = ["input_layernorm", "post_attention_layernorm", "norm"] if generation else ["LayerNorm"]

@@ -11,11 +11,15 @@ use burn::module::Module;
 use llmkit::checkpoint::{Checkpoint, TensorData, save_safetensors};
 use llmkit::generate::NextTokens;
 use llmkit::models::{CachedModel, CausalLm, MemoryPlan, load_causal_lm};
+use llmkit::peft::advise::{Choice, LayerShapes};
 use llmkit::peft::data::{Batch, Example};
 use llmkit::peft::train::{
     AdamW, AdamWConfig, Recompute, StepOptions, TrainConfig, loss_and_gradients, memory_plan,
+    method_memory_plan,
 };
-use llmkit::peft::{Lora, LoraConfig, Targets};
+use llmkit::peft::{
+    FullFineTune, Ia3, Ia3Config, Lora, LoraConfig, Oft, OftConfig, PeftModule, Targets, Vera, VeraConfig,
+};
 use llmkit::{Device, NoAdapter};
 use serde_json::json;
 
@@ -165,5 +169,60 @@ fn a_training_step_takes_what_was_planned() {
         let config = TrainConfig { batch_size, recompute, ..TrainConfig::default() };
         let plan = memory_plan(&checkpoint, &config, tokens, parameters).unwrap();
         assert_near(&format!("{batch_size} x {tokens}, {recompute:?}"), plan.peak(), measured);
+    }
+}
+
+#[test]
+fn methods_take_what_was_planned() {
+    let _alone = MEASURING.lock();
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    let device = Device::Cpu.resolve().unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let shapes = LayerShapes::read(&checkpoint).unwrap();
+    let names = |names: &[&str]| Targets::names(names.iter().copied());
+    let check = |choice: Choice, recompute: Recompute, steps: &dyn Fn(&dyn CausalLm, StepOptions)| {
+        let (batch_size, tokens) = (4, 128);
+        let options = StepOptions { recompute, loss_chunk: 256 };
+        let work = || {
+            let model = load_causal_lm(&checkpoint, &device).unwrap();
+            steps(model.as_ref(), options);
+        };
+        work();
+        let measured = most_allocated(work);
+        let config = TrainConfig { batch_size, recompute, ..TrainConfig::default() };
+        let plan = method_memory_plan(&checkpoint, &config, tokens, &choice.cost(&shapes)).unwrap();
+        assert_near(&format!("{choice}, {recompute:?}"), plan.peak(), measured);
+    };
+    for recompute in [Recompute::Off, Recompute::Blocks] {
+        check(Choice::Full, recompute, &|model, options| two_steps(model, FullFineTune::new(model), options));
+        check(Choice::Lora { rank: 16 }, recompute, &|model, options| {
+            let config = LoraConfig::new(Targets::AllLinear).with_rank(16);
+            two_steps(model, Lora::new(model, config, 0).unwrap(), options);
+        });
+        check(Choice::Ia3, recompute, &|model, options| {
+            let config = Ia3Config::new(names(&["k_proj", "v_proj", "down_proj"]));
+            let config = config.with_feedforward_modules(names(&["down_proj"]));
+            two_steps(model, Ia3::new(model, config, 0).unwrap(), options);
+        });
+        check(Choice::Vera { rank: 256 }, recompute, &|model, options| {
+            let config = VeraConfig::new(Targets::AllLinear).with_rank(256);
+            two_steps(model, Vera::new(model, config, 0).unwrap(), options);
+        });
+        check(Choice::Oft { block_size: 32 }, recompute, &|model, options| {
+            two_steps(model, Oft::new(model, OftConfig::new(Targets::AllLinear), 0).unwrap(), options);
+        });
+    }
+}
+
+/// Two training steps as the trainer makes them.
+fn two_steps<A: PeftModule>(model: &dyn CausalLm, adapter: A, options: StepOptions) {
+    let example = Example { ids: (0..128).collect(), prompt_len: 1 };
+    let batch = Batch::new(&vec![&example; 4], &model.device());
+    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let mut adapter = adapter.train();
+    for _ in 0..2 {
+        let output = loss_and_gradients(model, &adapter, &batch, options);
+        adapter = optimizer.step(adapter, &output.gradients, 1e-4);
     }
 }

@@ -6,6 +6,11 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 use llmkit_peft::train::{Evaluation, Observer, StepReport};
 
+#[path = "peak.rs"]
+mod peak;
+
+pub(crate) use peak::peak_memory_mb;
+
 /// Lines in a log for a whole run.
 const LINES: usize = 20;
 
@@ -70,12 +75,4 @@ impl Observer for TrainingBar {
     fn saved(&mut self, folder: &Path) {
         self.say(&format!("checkpoint in {}", folder.display()));
     }
-}
-
-/// The most memory that this process has held, in MB, where the system tells.
-pub(crate) fn peak_memory_mb() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes / 1024)
 }

@@ -52,6 +52,7 @@
 //! - [`combine`]: several LoRAs made into one; [`extract`]: a LoRA out of a model that was fine-tuned whole; [`Spectrum`]: what ranks are used;
 //! - [`reparam`]: the methods that change weights, on any burn module;
 //! - [`data`]: Alpaca files to examples, examples to batches;
+//! - [`advise`]: which method to take;
 //! - [`train`]: losses and gradients, the optimizer, the trainer with its checkpoints.
 //!
 //! # Features
@@ -60,6 +61,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod adalora;
+pub mod advise;
 mod bitfit;
 mod boft;
 mod bottleneck;

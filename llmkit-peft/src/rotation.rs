@@ -1,7 +1,6 @@
 //! Rotations by blocks, which OFT and BOFT learn.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use faer::linalg::solvers::DenseSolveCore;
 
 /// Skew-symmetric matrices `Q = -Q^T` from the elements above their diagonals, row by row.
 ///
@@ -79,21 +78,32 @@ fn inverse_plus_identity(skew: Tensor<3>) -> Tensor<3> {
     inverse.clone() * 2.0 - inverse.clone().matmul(matrix).matmul(inverse)
 }
 
-/// `(I + Q)^-1` for each block. It exists: the eigenvalues of `Q` are imaginary.
+/// `(I + Q)^-1` for each block, by Gauss and Jordan's method in place.
+///
+/// Without pivoting: as `Q` is skew-symmetric, the symmetric part of `I + Q` is the identity, and after each step what is left has at
+/// least that on its diagonal. So no pivot is below 1.
 fn host_inverse(skew: Tensor<3>) -> Vec<f32> {
-    let [blocks, size, _] = skew.dims();
-    let values: Vec<f32> = skew.try_into_vec_as::<f32>().expect("floats convert to f32");
-    let mut inverses = Vec::with_capacity(blocks * size * size);
-    for block in values.chunks_exact(size * size) {
-        let matrix = faer::Mat::from_fn(size, size, |row, column| {
-            f64::from(block[row * size + column]) + if row == column { 1.0 } else { 0.0 }
-        });
-        let inverse = matrix.partial_piv_lu().inverse();
-        for row in 0..size {
-            inverses.extend((0..size).map(|column| inverse[(row, column)] as f32));
+    let [_, size, _] = skew.dims();
+    let values = skew.try_into_vec_as::<f32>().expect("floats convert to f32");
+    let mut inverses: Vec<f64> = values.into_iter().map(f64::from).collect();
+    let mut pivot_row = vec![0.0; size];
+    for block in inverses.chunks_exact_mut(size * size) {
+        (0..size).for_each(|place| block[place * size + place] += 1.0);
+        for pivot in 0..size {
+            let row = &mut block[pivot * size..][..size];
+            let factor = row[pivot].recip();
+            row[pivot] = 1.0;
+            row.iter_mut().for_each(|value| *value *= factor);
+            pivot_row.copy_from_slice(row);
+            for (place, row) in block.chunks_exact_mut(size).enumerate() {
+                if place != pivot {
+                    let factor = std::mem::replace(&mut row[pivot], 0.0);
+                    row.iter_mut().zip(&pivot_row).for_each(|(value, above)| *value -= factor * above);
+                }
+            }
         }
     }
-    inverses
+    inverses.into_iter().map(|value| value as f32).collect()
 }
 
 /// Turns the last dimension block by block: `x R`, where `R` has the blocks on its diagonal. A single block serves all.
@@ -174,6 +184,17 @@ mod tests {
         let far = (cayley_neumann(small.clone(), 3) - exact.clone()).abs().max().into_scalar::<f32>();
         let near = (cayley_neumann(small, 12) - exact).abs().max().into_scalar::<f32>();
         assert!(near < 1e-6 && far > 10.0 * near, "{near}, {far}");
+    }
+
+    /// Also where the matrices are far from small.
+    #[test]
+    fn inverses_are_inverses() {
+        let upper = Tensor::<2>::from_data(TensorData::new(upper(), [2, 10]), &device()) * 40.0;
+        let skew = skew_symmetric(upper, 5);
+        let inverse = TensorData::new(host_inverse(skew.clone()), [2, 5, 5]);
+        let product = (skew + identity(5, &device())).matmul(Tensor::from_data(inverse, &device()));
+        let difference = (product - identity(5, &device())).abs().max().into_scalar::<f32>();
+        assert!(difference < 1e-5, "{difference}");
     }
 
     #[test]

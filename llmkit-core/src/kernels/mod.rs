@@ -4,6 +4,7 @@
 //! the CPU. Their inputs may mix tensors of a plain device with tensors of its autodiff device: the plain ones are constants, and
 //! gradients are computed only for inputs that ask for them.
 
+mod adamw;
 mod attention;
 mod compose;
 #[cfg(feature = "cpu")]
@@ -14,6 +15,7 @@ mod rms_norm;
 mod rope;
 mod swiglu;
 
+pub use adamw::{AdamwState, AdamwStep, adamw};
 pub use attention::{AttentionOptions, Row, attention};
 pub use cross_entropy::cross_entropy;
 pub use lora_linear::{LoraFactors, lora_linear};

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::Tensor;
+use llmkit_core::kernels::{AdamwState, AdamwStep, adamw};
 use serde::{Deserialize, Serialize};
 
 use super::Gradients;
@@ -84,24 +85,22 @@ impl AdamW {
         learning_rate: f64,
     ) -> Tensor<1> {
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
-        let square = gradient.clone().square();
-        let Moments { mean, mean_square } = match self.moments.remove(&id) {
-            Some(Moments { mean, mean_square }) => Moments {
-                mean: mean * beta1 + gradient * (1.0 - beta1),
-                mean_square: mean_square * beta2 + square * (1.0 - beta2),
-            },
-            None => Moments { mean: gradient * (1.0 - beta1), mean_square: square * (1.0 - beta2) },
+        let Moments { mean, mean_square } = self.moments.remove(&id).unwrap_or_else(|| {
+            let zeros = Tensor::zeros_like(&gradient);
+            Moments { mean: zeros.clone(), mean_square: zeros }
+        });
+        let step = AdamwStep {
+            beta1,
+            beta2,
+            eps,
+            rate: learning_rate / (1.0 - beta1.powi(self.steps as i32)),
+            correction: (1.0 - beta2.powi(self.steps as i32)).sqrt(),
+            decay: 1.0 - learning_rate * weight_decay,
         };
-        let correction1 = 1.0 - beta1.powi(self.steps as i32);
-        let correction2 = 1.0 - beta2.powi(self.steps as i32);
-        let denominator = mean_square.clone().sqrt() / correction2.sqrt() + eps;
-        let update = mean.clone() / denominator * (learning_rate / correction1);
+        let AdamwState { value, mean, mean_square } =
+            adamw(AdamwState { value, mean, mean_square }, gradient, step);
         self.moments.insert(id, Moments { mean, mean_square });
-        if weight_decay == 0.0 {
-            value - update
-        } else {
-            value * (1.0 - learning_rate * weight_decay) - update
-        }
+        value
     }
 }
 

@@ -3,6 +3,7 @@ use llmkit_core::checkpoint::Checkpoint;
 use llmkit_core::models::{MemoryPlan, ModelSizes};
 
 use super::{Recompute, TrainConfig};
+use crate::advise::MethodCost;
 
 /// What is computed in `f32`.
 const BYTES: u64 = 4;
@@ -18,11 +19,26 @@ pub fn memory_plan(
     tokens: usize,
     parameters: u64,
 ) -> Result<MemoryPlan> {
+    method_memory_plan(checkpoint, config, tokens, &MethodCost::parameters(parameters))
+}
+
+/// The same for a method of which more counts than its parameters: [`Choice::cost`](crate::advise::Choice::cost) says what.
+///
+/// # Errors
+/// As [`memory_plan`].
+pub fn method_memory_plan(
+    checkpoint: &Checkpoint,
+    config: &TrainConfig,
+    tokens: usize,
+    cost: &MethodCost,
+) -> Result<MemoryPlan> {
     let sizes = ModelSizes::read(checkpoint)?;
     let product = |factors: &[u64]| factors.iter().copied().fold(1, u64::saturating_mul);
-    let positions = product(&[config.batch_size as u64, tokens as u64]);
+    let tokens = (tokens as u64).saturating_add(cost.prompt);
+    let positions = product(&[config.batch_size as u64, tokens]);
     let stream = product(&[positions, sizes.hidden]);
-    let block = product(&[positions, sizes.kept_numbers()]);
+    let of_method = cost.kept_per_token.div_ceil(sizes.blocks.max(1));
+    let block = product(&[positions, sizes.kept_numbers().saturating_add(of_method)]);
     // Scores of a chunk over the vocabulary, and their gradient.
     let scores = product(&[2, (config.loss_chunk as u64).min(positions), sizes.vocab]);
     let two_streams = stream.saturating_mul(2);
@@ -37,8 +53,8 @@ pub fn memory_plan(
     };
     let mut plan = MemoryPlan::weights(checkpoint);
     plan.activations = activations.saturating_mul(BYTES);
-    plan.adapter = parameters * BYTES;
-    plan.gradients = parameters * BYTES;
-    plan.optimizer = 2 * parameters * BYTES;
+    plan.adapter = cost.parameters.saturating_add(cost.fixed).saturating_mul(BYTES);
+    plan.gradients = cost.parameters.saturating_mul(BYTES);
+    plan.optimizer = cost.parameters.saturating_mul(2 * BYTES);
     Ok(plan)
 }
