@@ -174,7 +174,9 @@ fn an_update_that_low_bits_would_round_away_is_not_stored() {
             &logits(read.as_ref(), ids(), &NoAdapter),
             &logits(stored.as_ref(), ids(), &NoAdapter),
         );
-        assert!(difference < 1e-4, "{weights:?}: {difference}");
+        // A file of halves is computed with in halves.
+        let tolerance = if weights == GgufType::F16 { 3e-2 } else { 1e-4 };
+        assert!(difference < tolerance, "{weights:?}: {difference}");
     }
 }
 

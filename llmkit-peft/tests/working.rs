@@ -111,6 +111,11 @@ fn adapters_of_llama_together() {
 }
 
 #[test]
+fn adapters_of_an_embedding_together() {
+    check_together("llama-embedding");
+}
+
+#[test]
 fn adapters_of_qwen3_together() {
     check_together("qwen3");
 }
