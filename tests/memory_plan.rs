@@ -17,9 +17,7 @@ use llmkit::peft::train::{
     AdamW, AdamWConfig, Recompute, StepOptions, TrainConfig, loss_and_gradients, memory_plan,
     method_memory_plan,
 };
-use llmkit::peft::{
-    FullFineTune, Ia3, Ia3Config, Lora, LoraConfig, Oft, OftConfig, PeftModule, Targets, Vera, VeraConfig,
-};
+use llmkit::peft::{FullFineTune, Ia3, Ia3Config, Lora, LoraConfig, PeftModule, Targets};
 use llmkit::{Device, NoAdapter};
 use serde_json::json;
 
@@ -204,13 +202,6 @@ fn methods_take_what_was_planned() {
             let config = Ia3Config::new(names(&["k_proj", "v_proj", "down_proj"]));
             let config = config.with_feedforward_modules(names(&["down_proj"]));
             two_steps(model, Ia3::new(model, config, 0).unwrap(), options);
-        });
-        check(Choice::Vera { rank: 256 }, recompute, &|model, options| {
-            let config = VeraConfig::new(Targets::AllLinear).with_rank(256);
-            two_steps(model, Vera::new(model, config, 0).unwrap(), options);
-        });
-        check(Choice::Oft { block_size: 32 }, recompute, &|model, options| {
-            two_steps(model, Oft::new(model, OftConfig::new(Targets::AllLinear), 0).unwrap(), options);
         });
     }
 }
