@@ -56,7 +56,7 @@ def configs(task, total_steps):
         "ln_tuning": lambda: peft.LNTuningConfig(**kind, target_modules=norms),
         "prompt_tuning": lambda: peft.PromptTuningConfig(**kind, num_virtual_tokens=PROMPT),
         "p_tuning": lambda: peft.PromptEncoderConfig(**kind, num_virtual_tokens=PROMPT, encoder_hidden_size=128),
-        "prefix_tuning": lambda: peft.PrefixTuningConfig(**kind, num_virtual_tokens=PROMPT),
+        "prefix_tuning": lambda: peft.PrefixTuningConfig(**kind, num_virtual_tokens=PROMPT, init_weights="zero"),
     }
 
 

@@ -209,7 +209,7 @@ fn methods_take_what_was_planned() {
 /// Two training steps as the trainer makes them.
 fn two_steps<A: PeftModule>(model: &dyn CausalLm, adapter: A, options: StepOptions) {
     let example = Example { ids: (0..128).collect(), prompt_len: 1 };
-    let batch = Batch::new(&vec![&example; 4], &model.device());
+    let batch = Batch::new(&[&example; 4], &model.device());
     let mut optimizer = AdamW::new(AdamWConfig::default());
     let mut adapter = adapter.train();
     for _ in 0..2 {

@@ -8,7 +8,7 @@ use llmkit_core::models::Model;
 use llmkit_peft::{
     AdaLora, AdaLoraConfig, BitFit, BitFitConfig, Boft, BoftConfig, Bottleneck, BottleneckConfig,
     FullFineTune, Ia3, Ia3Config, InitLora, LnTuning, LnTuningConfig, Loha, LohaConfig, Lokr, LokrConfig,
-    Lora, LoraConfig, LoraPlus, Oft, OftConfig, PTuning, PTuningConfig, PeftModule, PrefixTuning,
+    Lora, LoraConfig, LoraPlus, Oft, OftConfig, PTuning, PTuningConfig, PeftModule, PrefixInit, PrefixTuning,
     PrefixTuningConfig, PromptTuning, PromptTuningConfig, Targets, Vera, VeraConfig,
 };
 
@@ -171,7 +171,11 @@ pub(crate) fn with_method(
             let config = PTuningConfig::new(PROMPT).with_hidden_size(128);
             work.run(PTuning::new(model, config, SEED)?)
         }
-        "prefix_tuning" => work.run(PrefixTuning::new(model, PrefixTuningConfig::new(PROMPT), SEED)?),
+        "prefix_tuning" => {
+            // A random start breaks the model at first, and these runs are short.
+            let config = PrefixTuningConfig::new(PROMPT).with_init(PrefixInit::Zero);
+            work.run(PrefixTuning::new(model, config, SEED)?)
+        }
         "full" => work.run(FullFineTune::new(model)),
         // The last blocks alone, as one would do by hand.
         "full_top" => {

@@ -203,7 +203,7 @@ impl Choice {
 /// The two factors of a size that are nearest to each other, the smaller first, as LoKr splits it.
 fn factors(size: u64) -> (u64, u64) {
     let mut first = size.isqrt().max(1);
-    while size % first != 0 {
+    while !size.is_multiple_of(first) {
         first -= 1;
     }
     (first, size / first)
