@@ -141,7 +141,8 @@ pub(crate) fn with_method(
         "lokr" => work.run(Lokr::new(model, LokrConfig::new(linear()).with_rank(8).with_alpha(16.0), SEED)?),
         "oft" => work.run(Oft::new(model, OftConfig::new(linear()).with_block_size(32), SEED)?),
         "boft" => {
-            let config = BoftConfig::new(linear()).with_block_size(8).with_butterfly_factors(2);
+            // One factor: PEFT takes no more on the CPU.
+            let config = BoftConfig::new(linear()).with_block_size(8).with_butterfly_factors(1);
             work.run(Boft::new(model, config, SEED)?)
         }
         "ia3" => {
