@@ -183,8 +183,7 @@ fn batch_of(task: Task, folder: &Path) -> Result<Value> {
             json!({ "input_ids": rows, "labels": rows })
         }
         Task::Classification => {
-            let (ids, labels): (Vec<_>, Vec<_>) =
-                texts(vocab).into_iter().map(|(ids, label)| (ids, label)).unzip();
+            let (ids, labels): (Vec<_>, Vec<_>) = texts(vocab).into_iter().unzip();
             json!({ "input_ids": ids, "labels": labels })
         }
     })

@@ -51,12 +51,12 @@ def configs(task, total_steps):
         "loha": lambda: peft.LoHaConfig(**every, r=8, alpha=16),
         "lokr": lambda: peft.LoKrConfig(**every, r=8, alpha=16),
         "oft": lambda: peft.OFTConfig(**every, oft_block_size=32, use_cayley_neumann=True),
-        "boft": lambda: peft.BOFTConfig(**every, boft_block_size=8, boft_n_butterfly_factor=2),
+        "boft": lambda: peft.BOFTConfig(**every, boft_block_size=8, boft_n_butterfly_factor=1),
         "ia3": lambda: peft.IA3Config(**kind, target_modules=ia3, feedforward_modules=feedforward),
         "ln_tuning": lambda: peft.LNTuningConfig(**kind, target_modules=norms),
         "prompt_tuning": lambda: peft.PromptTuningConfig(**kind, num_virtual_tokens=PROMPT),
         "p_tuning": lambda: peft.PromptEncoderConfig(**kind, num_virtual_tokens=PROMPT, encoder_hidden_size=128),
-        "prefix_tuning": lambda: peft.PrefixTuningConfig(**kind, num_virtual_tokens=PROMPT),
+        "prefix_tuning": lambda: peft.PrefixTuningConfig(**kind, num_virtual_tokens=PROMPT, init_weights="zero"),
     }
 
 

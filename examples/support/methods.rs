@@ -7,8 +7,9 @@ use clap::ValueEnum;
 use llmkit_core::models::Model;
 use llmkit_peft::{
     AdaLora, AdaLoraConfig, BitFit, BitFitConfig, Boft, BoftConfig, Bottleneck, BottleneckConfig,
-    FullFineTune, Ia3, Ia3Config, LnTuning, LnTuningConfig, Loha, LohaConfig, Lokr, LokrConfig, Lora,
-    LoraConfig, Oft, OftConfig, PeftModule, Targets, Vera, VeraConfig,
+    FullFineTune, Ia3, Ia3Config, InitLora, LnTuning, LnTuningConfig, Loha, LohaConfig, Lokr, LokrConfig,
+    Lora, LoraConfig, LoraPlus, Oft, OftConfig, PTuning, PTuningConfig, PeftModule, PrefixInit, PrefixTuning,
+    PrefixTuningConfig, PromptTuning, PromptTuningConfig, Targets, Vera, VeraConfig,
 };
 
 /// What a model is trained for.
@@ -42,10 +43,13 @@ const fn entry(name: &'static str, generation: Option<f64>, classification: Opti
 }
 
 /// All that there is to compare.
-pub(crate) const METHODS: [Entry; 18] = [
+pub(crate) const METHODS: [Entry; 24] = [
     entry("head", None, Some(1e-2)),
     entry("lora", Some(1e-3), Some(5e-3)),
     entry("rslora", Some(1e-3), Some(2e-3)),
+    entry("dora", Some(1e-3), Some(5e-3)),
+    entry("pissa", Some(5e-4), Some(1e-3)),
+    entry("lora_plus", Some(5e-4), Some(1e-3)),
     entry("adalora", Some(2e-3), Some(5e-3)),
     entry("vera", Some(5e-3), Some(1e-2)),
     entry("loha", Some(1e-3), Some(5e-3)),
@@ -60,6 +64,9 @@ pub(crate) const METHODS: [Entry; 18] = [
     entry("pfeiffer", Some(1e-3), Some(2e-3)),
     entry("parallel", Some(1e-3), Some(2e-3)),
     entry("compacter", Some(3e-3), Some(5e-3)),
+    entry("prompt_tuning", Some(3e-2), Some(3e-2)),
+    entry("p_tuning", Some(3e-3), Some(3e-3)),
+    entry("prefix_tuning", Some(1e-2), Some(1e-2)),
     entry("full", Some(1e-4), Some(2e-4)),
     entry("full_top", Some(1e-4), Some(5e-4)),
 ];
@@ -118,6 +125,12 @@ pub(crate) fn with_method(
         "head" => work.run(FullFineTune::only(model, Targets::names(["classifier"]))?),
         "lora" => work.run(Lora::new(model, lora(), SEED)?),
         "rslora" => work.run(Lora::new(model, lora().with_rank(32).with_rslora(true), SEED)?),
+        "dora" => work.run(Lora::new(model, lora().with_dora(true), SEED)?),
+        "pissa" => {
+            let config = lora().with_alpha(8.0).with_init(InitLora::PissaFast(4));
+            work.run(Lora::new(model, config, SEED)?)
+        }
+        "lora_plus" => work.run(Lora::new(model, lora().with_lora_plus(LoraPlus::new(16.0)), SEED)?),
         "adalora" => {
             let fifth = total_steps / 5;
             let config = AdaLoraConfig::new(linear(), total_steps).with_ranks(12, 8).with_alpha(32.0);
@@ -128,7 +141,8 @@ pub(crate) fn with_method(
         "lokr" => work.run(Lokr::new(model, LokrConfig::new(linear()).with_rank(8).with_alpha(16.0), SEED)?),
         "oft" => work.run(Oft::new(model, OftConfig::new(linear()).with_block_size(32), SEED)?),
         "boft" => {
-            let config = BoftConfig::new(linear()).with_block_size(8).with_butterfly_factors(2);
+            // One factor: PEFT takes no more on the CPU.
+            let config = BoftConfig::new(linear()).with_block_size(8).with_butterfly_factors(1);
             work.run(Boft::new(model, config, SEED)?)
         }
         "ia3" => {
@@ -153,6 +167,16 @@ pub(crate) fn with_method(
         "pfeiffer" => work.run(bottleneck(BottleneckConfig::pfeiffer())?),
         "parallel" => work.run(bottleneck(BottleneckConfig::parallel().with_reduction_factor(16.0))?),
         "compacter" => work.run(bottleneck(BottleneckConfig::compacter())?),
+        "prompt_tuning" => work.run(PromptTuning::new(model, PromptTuningConfig::new(PROMPT), SEED)?),
+        "p_tuning" => {
+            let config = PTuningConfig::new(PROMPT).with_hidden_size(128);
+            work.run(PTuning::new(model, config, SEED)?)
+        }
+        "prefix_tuning" => {
+            // A random start breaks the model at first, and these runs are short.
+            let config = PrefixTuningConfig::new(PROMPT).with_init(PrefixInit::Zero);
+            work.run(PrefixTuning::new(model, config, SEED)?)
+        }
         "full" => work.run(FullFineTune::new(model)),
         // The last blocks alone, as one would do by hand.
         "full_top" => {
@@ -169,6 +193,8 @@ pub(crate) fn with_method(
     }
 }
 
+/// Virtual tokens.
+const PROMPT: usize = 20;
 const SEVEN: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 const SIX: [&str; 6] =
     ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"];

@@ -17,6 +17,7 @@ pub struct LabelledBatch {
 
 /// The labels of a batch.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one a batch")]
 pub enum Labels {
     /// The class of each row.
     Classes(Vec<usize>),

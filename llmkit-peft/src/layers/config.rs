@@ -155,7 +155,7 @@ pub(crate) fn is_classifier(model: &dyn Model) -> bool {
 }
 
 /// PEFT's word for a task.
-fn task_type(task: Task) -> Option<&'static str> {
+pub(crate) fn task_type(task: Task) -> Option<&'static str> {
     match task {
         Task::CausalLm => Some("CAUSAL_LM"),
         Task::SequenceClassification => Some("SEQ_CLS"),

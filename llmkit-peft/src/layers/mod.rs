@@ -13,7 +13,7 @@ mod tuned;
 
 pub use config::{Bias, MethodConfig, Scope};
 pub(crate) use config::{
-    CLASSIFIERS, as_integer_if_whole, as_integers_if_whole, is_classifier, null_as_default,
+    CLASSIFIERS, as_integer_if_whole, as_integers_if_whole, is_classifier, null_as_default, task_type,
 };
 pub use file::AdapterFolder;
 pub use layer_method::LayerMethod;

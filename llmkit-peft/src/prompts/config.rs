@@ -38,7 +38,7 @@ pub struct PromptScope {
     /// The base model's name, for other programs.
     #[serde(default)]
     pub base_model_name_or_path: Option<String>,
-    /// What the model is for; default `CAUSAL_LM`.
+    /// What the model is for, in PEFT's words; default what the model computes, such as `CAUSAL_LM`.
     #[serde(default)]
     pub task_type: Option<String>,
     /// Fields that llmkit doesn't act on; they are written back as they came.
@@ -57,7 +57,7 @@ impl PromptScope {
             num_transformer_submodules: None,
             modules_to_save: Vec::new(),
             base_model_name_or_path: None,
-            task_type: Some("CAUSAL_LM".into()),
+            task_type: None,
             other: Map::new(),
         }
     }

@@ -12,7 +12,7 @@ use llmkit_core::nn::{Embedding, KeyValue, LayerMut, Linear, Norm};
 
 use super::config::HEADS;
 use super::{Learned, ParamSource, PromptConfig};
-use crate::layers::{AdapterFolder, Named, SavedLayers};
+use crate::layers::{AdapterFolder, Named, SavedLayers, task_type};
 use crate::{Dropout, Effect, Error, Method, PeftModule, Place, Progress, Result};
 
 /// What stands for a file's path in errors about a configuration that the program made.
@@ -57,6 +57,9 @@ impl<L: Learned> PromptMethod<L> {
     ) -> Result<Self> {
         let origin = Path::new(PROGRAM);
         config.validate(origin)?;
+        if let (None, Some(task)) = (&config.scope().task_type, task_type(model.task())) {
+            *config.scope_mut() = config.scope().clone().with_task_type(task);
+        }
         config.complete(model, origin)?;
         let mut source = ParamSource::fresh(model, seed, text, origin);
         let learned = L::make(&config, &mut source, L::wants_encoder(&config))?;
