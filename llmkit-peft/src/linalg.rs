@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use faer::{Mat, MatRef};
 use rand::Rng;
 
+use crate::random::normal;
 use crate::{Error, Result};
 
 /// A matrix on the host.
@@ -220,16 +221,6 @@ pub(crate) fn qr(matrix: &Matrix, path: &str) -> Result<Qr> {
     Ok(Qr { q: from_faer(qr.compute_thin_Q().as_ref()), r: from_faer(qr.thin_R()) })
 }
 
-/// `len` numbers of mean 0 and standard deviation `std`, by Box and Muller's method (1958).
-pub(crate) fn normal(len: usize, std: f64, rng: &mut impl Rng) -> Vec<f32> {
-    (0..len)
-        .map(|_| {
-            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-            (std * radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()) as f32
-        })
-        .collect()
-}
-
 fn from_faer(matrix: MatRef<'_, f32>) -> Matrix {
     let (rows, columns) = matrix.shape();
     let mut values = Vec::with_capacity(rows * columns);
@@ -241,8 +232,9 @@ fn from_faer(matrix: MatRef<'_, f32>) -> Matrix {
 
 #[cfg(test)]
 mod tests {
-    use super::{Matrix, Svd, normal, qr, svd_double, svd_randomised, svd_thin};
+    use super::{Matrix, Svd, qr, svd_double, svd_randomised, svd_thin};
     use crate::Error;
+    use crate::random::normal;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 

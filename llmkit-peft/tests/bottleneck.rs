@@ -23,6 +23,7 @@ use llmkit_peft::{
 use serde_json::{Value, json};
 
 /// The tiny models, as far as they have the same head or none.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Base {
     Causal(Arc<dyn CausalLm>),
     Encoder(Arc<dyn Encoder>),

@@ -6,6 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::ParamRef;
+use crate::random::standard_normal;
 
 /// A tensor that an adapter needs, before it exists: so that a file is checked before memory is taken for it.
 pub(super) struct Wanted {
@@ -53,12 +54,6 @@ impl Wanted {
             Init::Uniform(_) => vec![0.0; len],
         }
     }
-}
-
-/// Box and Muller's method (1958).
-fn standard_normal(rng: &mut ChaCha8Rng) -> f64 {
-    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-    radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }
 
 /// A bottleneck's values by their names, each with its shape.

@@ -1,12 +1,12 @@
 use burn::tensor::{Device, Tensor, TensorData};
-use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Sizes;
 use crate::Result;
-use crate::linalg::{self, Matrix, Svd, normal};
+use crate::linalg::{self, Matrix, Svd};
+use crate::random::{normal, uniform};
 
 /// How a LoRA's factors start. In every form the adapter begins as the identity, but for [`InitLora::Random`].
 ///
@@ -139,10 +139,6 @@ pub(super) fn tensor(matrix: Matrix, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(matrix.values, [matrix.rows, matrix.columns]), device)
 }
 
-fn uniform(len: usize, bound: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    (0..len).map(|_| rng.random_range(-bound..bound) as f32).collect()
-}
-
 impl<'de> Deserialize<'de> for InitLora {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
@@ -193,7 +189,8 @@ impl Serialize for InitLora {
 mod tests {
     use super::InitLora;
     use crate::Sizes;
-    use crate::linalg::{Matrix, normal};
+    use crate::linalg::Matrix;
+    use crate::random::normal;
     use burn::tensor::Device;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;

@@ -151,7 +151,8 @@ mod tests {
 
     use super::{BLOCK, NF4, decompose, difference, nf4};
     use crate::Sizes;
-    use crate::linalg::{Matrix, normal};
+    use crate::linalg::Matrix;
+    use crate::random::normal;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 

@@ -124,7 +124,8 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::IncrementalPca;
-    use crate::linalg::{Matrix, normal};
+    use crate::linalg::Matrix;
+    use crate::random::normal;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::dropout::derive;
-use crate::random::normal;
+use crate::random::{normal, uniform};
 use crate::{Error, Result};
 
 /// Where the parameters of a prompt come from: drawn for a fresh one, or read from a file.
@@ -165,7 +165,7 @@ impl Fresh<'_> {
         let rng = &mut self.rng;
         Ok(match start {
             PromptStart::Normal(std) => normal(len, std, rng),
-            PromptStart::Uniform(bound) => (0..len).map(|_| rng.random_range(-bound..bound) as f32).collect(),
+            PromptStart::Uniform(bound) => uniform(len, bound, rng),
             PromptStart::Zeros => vec![0.0; len],
             PromptStart::Values(values) if values.len() == len => values,
             PromptStart::Values(values) => {
