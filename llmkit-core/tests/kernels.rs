@@ -7,7 +7,8 @@ use std::cell::Cell;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use llmkit_core::kernels::{
-    AttentionOptions, LoraFactors, Row, attention, cross_entropy, lora_linear, rms_norm, rope, swiglu,
+    AttentionOptions, LoraFactors, Row, attention, cross_entropy, gelu, layer_norm, lora_linear, rms_norm,
+    rope, swiglu,
 };
 
 const EPS: f64 = 1e-3;
@@ -146,6 +147,12 @@ fn plain_rms_norm(x: Tensor<3>, weight: Tensor<1>) -> Tensor<3> {
     x / scale * weight.unsqueeze::<3>()
 }
 
+fn plain_layer_norm(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>) -> Tensor<3> {
+    let centred = x.clone() - x.mean_dim(2);
+    let variance = centred.clone().powf_scalar(2.0).mean_dim(2);
+    centred / (variance + EPS).sqrt() * weight.unsqueeze::<3>() + bias.unsqueeze::<3>()
+}
+
 fn plain_rope(x: Tensor<4>, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<4> {
     let [_, seq, _, dim] = x.dims();
     let wide = |table: Tensor<3>| Tensor::cat(vec![table.clone(), table], 2).reshape([1, seq, 1, dim]);
@@ -227,6 +234,56 @@ fn rms_norm_gradients_are_difference_quotients() {
     let (x, weight) = (random([2, 2, 5]), random([5]));
     assert_differences([x.clone()], |[x]| rms_norm(x.clone(), weight.clone(), EPS));
     assert_differences([weight], |[w]| rms_norm(x.clone(), w.clone(), EPS));
+}
+
+#[test]
+fn layer_norm_is_the_composition() {
+    for shape in [[1, 1, 8], [2, 3, 17], [3, 17, 64], [2, 129, 384]] {
+        let (x, weight, bias) = (random(shape) + 0.5, random([shape[2]]), random([shape[2]]));
+        assert_same(
+            [x.clone()],
+            |[x]| layer_norm(x.clone(), weight.clone(), bias.clone(), EPS),
+            |[x]| plain_layer_norm(x.clone(), beside(&weight, x), beside(&bias, x)),
+        );
+        assert_same(
+            [weight, bias],
+            |[w, b]| layer_norm(like(&x, w), w.clone(), b.clone(), EPS),
+            |[w, b]| plain_layer_norm(beside(&x, w), w.clone(), b.clone()),
+        );
+    }
+}
+
+#[test]
+fn layer_norm_gradients_are_difference_quotients() {
+    let (x, weight, bias) = (random([2, 2, 5]), random([5]), random([5]));
+    let norm = |x: &Tensor<3>, w: &Tensor<1>, b: &Tensor<1>| layer_norm(x.clone(), w.clone(), b.clone(), EPS);
+    assert_differences([x.clone()], |[x]| norm(x, &weight, &bias));
+    assert_differences([weight, bias], |[w, b]| norm(&x, w, b));
+}
+
+#[test]
+fn gelu_is_the_composition() {
+    for shape in [[1, 1, 1], [2, 3, 17], [2, 65, 1536]] {
+        assert_same(
+            [random(shape) * 3.0],
+            |[x]| gelu(x.clone()),
+            |[x]| burn::tensor::activation::gelu(x.clone()),
+        );
+    }
+}
+
+#[test]
+fn gelu_gradients_are_difference_quotients() {
+    assert_differences([random([1, 3, 7])], |[x]| gelu(x.clone()));
+}
+
+#[test]
+fn gelu_at_the_edges() {
+    let x = Tensor::<3>::from_data([[[-1e30, -40.0, 0.0, 40.0, 1e30f32]]], &cpu());
+    let ones = Tensor::<3>::ones([1, 1, 5], &cpu());
+    let (output, [grad]) = run(&[x], &ones, |[x]| gelu(x.clone()));
+    assert_eq!(values(&output), [0.0, 0.0, 0.0, 40.0, 1e30]);
+    assert_eq!(values(&grad), [0.0, 0.0, 0.5, 1.0, 1.0]);
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod compose;
 #[cfg(feature = "cpu")]
 mod cpu;
 mod cross_entropy;
+mod gelu;
+mod layer_norm;
 mod lora_linear;
 mod rms_norm;
 mod rope;
@@ -18,6 +20,8 @@ mod swiglu;
 pub use adamw::{AdamwState, AdamwStep, adamw};
 pub use attention::{AttentionOptions, Row, attention};
 pub use cross_entropy::cross_entropy;
+pub use gelu::gelu;
+pub use layer_norm::layer_norm;
 pub use lora_linear::{LoraFactors, lora_linear};
 pub use rms_norm::rms_norm;
 pub use rope::rope;

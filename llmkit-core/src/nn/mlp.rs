@@ -21,10 +21,13 @@ pub enum Activation {
 
 impl Activation {
     /// The function at each element of `x`.
-    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+    ///
+    /// # Shapes
+    /// `[batch, seq, width]`, both.
+    pub fn apply(self, x: Tensor<3>) -> Tensor<3> {
         match self {
             Self::Silu => activation::silu(x),
-            Self::Gelu => activation::gelu(x),
+            Self::Gelu => kernels::gelu(x),
             Self::GeluTanh => activation::gelu_approximate(x),
             Self::Relu => activation::relu(x),
             Self::Tanh => activation::tanh(x),

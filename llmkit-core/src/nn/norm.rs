@@ -104,15 +104,15 @@ impl Norm {
     /// # Shapes
     /// `input [batch, seq, hidden]`, `weight` and `bias [hidden]`.
     pub fn forward_with(&self, input: Tensor<3>, weight: Tensor<1>, bias: Option<Tensor<1>>) -> Tensor<3> {
-        let output = match self.kind {
-            NormKind::Rms => kernels::rms_norm(input, weight, self.eps),
-            NormKind::RmsOffset => kernels::rms_norm(input, weight + 1.0, self.eps),
+        let weight = match self.kind {
+            NormKind::Rms => weight,
+            NormKind::RmsOffset => weight + 1.0,
             NormKind::Layer => {
-                let centered = input.clone() - input.mean_dim(2);
-                let variance = centered.clone().square().mean_dim(2);
-                centered / (variance + self.eps).sqrt() * weight.unsqueeze()
+                let bias = bias.unwrap_or_else(|| Tensor::zeros(weight.dims(), &self.weight.device()));
+                return kernels::layer_norm(input, weight, bias, self.eps);
             }
         };
+        let output = kernels::rms_norm(input, weight, self.eps);
         match bias {
             Some(bias) => output + bias.unsqueeze(),
             None => output,
