@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::dropout::Dropout;
 use crate::init_weights::{filled, normal};
 use crate::layers::AdapterFolder;
-use crate::rank_patterns::check_probability;
+use crate::rank_patterns::{check_probability, expect_in_file};
 use crate::rotation::{cayley, keep_blocks, rotate};
 use crate::weight_space::{WeightSpace, replace_weight};
 use crate::{Attach, Bias, Error, InitWeights, LayerMethod, MethodConfig, Named, Result, Scope, TunedLayer};
@@ -274,6 +274,7 @@ impl TunedLayer for BoftLayer {
         }
         let (blocks, size) = config.blocks_of(linear.d_input(), factors, path, attach.origin)?;
         let (r_shape, s_shape) = ([factors, blocks, size, size], [linear.d_output(), 1]);
+        expect_in_file(attach, path, &[("boft_R", &r_shape), ("boft_s", &s_shape)])?;
         let (mut rng, device) = (attach.rng(path), attach.device);
         let (r, s) = match config.init {
             InitWeights::Identity => (filled(r_shape, device, || 0.0), filled(s_shape, device, || 1.0)),

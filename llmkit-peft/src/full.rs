@@ -52,17 +52,30 @@ impl FullFineTune {
     /// head, [`Targets::ModelDefault`] all that there are.
     ///
     /// # Errors
-    /// [`Error::NoTarget`] if no layer matches, [`Error::Config`] if a pattern does not compile.
+    /// [`Error::NoTarget`] if no layer matches, [`Error::Config`] if a pattern does not compile or a tied head is named without its embedding.
     pub fn only(model: &dyn Model, layers: Targets) -> Result<Self> {
         if layers == Targets::ModelDefault {
             return Ok(Self::new(model));
         }
         let rules = TargetModules::new(TargetFields::all(&layers), None, Path::new("FullFineTune"))?;
         let all_linear = layers == Targets::AllLinear;
-        let tuned = Self::of(model, layers, |layer| {
+        let choose = |layer: Layer<'_>| {
             let kind = !all_linear || matches!(layer, Layer::Linear(_));
             kind && rules.matches(layer.path(), model.head_path() == Some(layer.path()))
-        });
+        };
+        let mut names_head = false;
+        model.visit(&mut |layer| names_head |= model.head_path() == Some(layer.path()) && choose(layer));
+        let tuned = Self::of(model, layers, choose);
+        if let Some((head, embedding)) = tuned.tied.as_ref().filter(|_| names_head)
+            && !tuned.trained.contains(embedding)
+        {
+            return Err(Error::Config {
+                origin: "FullFineTune".into(),
+                field: "layers".into(),
+                expected: format!("{embedding}, to which the head is tied, beside the head"),
+                found: head.clone(),
+            });
+        }
         if tuned.trained.is_empty() {
             let mut available = std::collections::BTreeSet::new();
             model.visit(&mut |layer| available.extend(layer.path().rsplit('.').next().map(str::to_owned)));
@@ -116,13 +129,23 @@ impl FullFineTune {
         let checkpoint = Checkpoint::open(folder)?;
         let file = checkpoint.source();
         let mut mismatched = Vec::new();
+        let mut missing = Vec::new();
         for name in tuned.frozen.names() {
-            if file.info(&name).is_some() && file.read_f32(&name)? != tuned.frozen.read_f32(&name)? {
-                mismatched.push(format!("{name}: does not train, but is not the base model's"));
+            let shape = |source: &dyn TensorSource| source.info(&name).map(|info| info.shape);
+            match shape(file) {
+                None => missing.push(name),
+                found if found != shape(&tuned.frozen) => {
+                    mismatched
+                        .push(format!("{name}: does not train, but has another shape than the base model's"));
+                }
+                Some(_) if file.read_f32(&name)? != tuned.frozen.read_f32(&name)? => {
+                    mismatched.push(format!("{name}: does not train, but is not the base model's"));
+                }
+                Some(_) => {}
             }
         }
-        if !mismatched.is_empty() {
-            let (missing, unexpected) = (Vec::new(), Vec::new());
+        if !mismatched.is_empty() || !missing.is_empty() {
+            let unexpected = Vec::new();
             return Err(Error::Adapter { path: file.path().to_path_buf(), missing, unexpected, mismatched });
         }
         let frozen = tuned.frozen.names();

@@ -230,7 +230,7 @@ impl TunedLayer for LohaLayer {
         let Sizes { rank, scale } = attach.shared.of(linear.path());
         // Before anything of a stranger's rank is made.
         let (a, b) = ([d_output, rank], [rank, d_input]);
-        let ends = [("hada_w1_a", a), ("hada_w1_b", b), ("hada_w2_a", a), ("hada_w2_b", b)];
+        let ends = [("hada_w1_a", &a[..]), ("hada_w1_b", &b), ("hada_w2_a", &a), ("hada_w2_b", &b)];
         expect_in_file(attach, linear.path(), &ends)?;
         let (mut rng, device) = (attach.rng(linear.path()), attach.device);
         Ok(Self {

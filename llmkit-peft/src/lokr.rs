@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::dropout::Dropout;
 use crate::init_weights::{he_uniform, zeros};
 use crate::layers::{as_integer_if_whole, as_integers_if_whole, null_as_default};
-use crate::rank_patterns::check_probability;
+use crate::rank_patterns::{check_probability, expect_in_file};
 use crate::weight_space::{WeightSpace, replace_weight};
 use crate::{Attach, LayerMethod, MethodConfig, Named, RankPatterns, Result, Scope, Sizes, TunedLayer};
 
@@ -253,6 +253,23 @@ impl Factor {
         }
     }
 
+    /// Checks that a file that is read has the factor, before memory is taken for it.
+    fn expect_in_file<S>(
+        attach: &Attach<'_, S>,
+        path: &str,
+        name: &str,
+        [rows, columns]: [usize; 2],
+        rank: Option<usize>,
+    ) -> Result<()> {
+        match rank {
+            None => expect_in_file(attach, path, &[(name, &[rows, columns])]),
+            Some(rank) => {
+                let [a, b] = ["_a", "_b"].map(|end| format!("{name}{end}"));
+                expect_in_file(attach, path, &[(&a, &[rows, rank]), (&b, &[rank, columns])])
+            }
+        }
+    }
+
     /// `[rows, columns]`
     fn val(&self) -> Tensor<2> {
         match (&self.whole, &self.a, &self.b) {
@@ -361,9 +378,12 @@ impl TunedLayer for LokrLayer {
         };
         let mut rng = attach.rng(linear.path());
         let w1_rank = if config.decompose_both { low(l, m) } else { None };
+        let w2_rank = low(k, n);
+        Factor::expect_in_file(attach, linear.path(), "lokr_w1", [l, m], w1_rank)?;
+        Factor::expect_in_file(attach, linear.path(), "lokr_w2", [k, n], w2_rank)?;
         Ok(Self {
             w1: Factor::new([l, m], w1_rank, start_1, &mut rng, attach.device),
-            w2: Factor::new([k, n], low(k, n), start_2, &mut rng, attach.device),
+            w2: Factor::new([k, n], w2_rank, start_2, &mut rng, attach.device),
             path: linear.path().to_owned(),
             scale,
             rank_dropout: config.rank_dropout,

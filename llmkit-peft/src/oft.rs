@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
 use crate::init_weights::{filled, normal};
-use crate::rank_patterns::check_probability;
+use crate::rank_patterns::{check_probability, expect_in_file};
 use crate::rotation::{cayley, cayley_neumann, keep_blocks, rotate, skew_symmetric};
 use crate::weight_space::{WeightSpace, replace_weight};
 use crate::{
@@ -315,6 +315,11 @@ fn constrain(weight: Tensor<2>, eps: f64) -> Tensor<2> {
     weight * (norm.clamp_min(eps).recip() * eps)
 }
 
+/// What the file calls the rotation.
+fn key(is_embedding: bool) -> &'static str {
+    if is_embedding { "oft_embedding_R.weight" } else { "oft_R.weight" }
+}
+
 impl TunedLayer for OftLayer {
     type Config = OftConfig;
     type Shared = ();
@@ -340,6 +345,7 @@ impl TunedLayer for OftLayer {
         };
         let (blocks, size) = config.blocks_of(width, path);
         let shape = [if config.block_share { 1 } else { blocks }, size * (size - 1) / 2];
+        expect_in_file(attach, path, &[(key(is_embedding), &shape)])?;
         Ok(Self {
             weight: match config.init {
                 InitWeights::Identity => filled(shape, attach.device, || 0.0),
@@ -374,8 +380,7 @@ impl TunedLayer for OftLayer {
     }
 
     fn tensors(&self) -> Vec<Named<'_>> {
-        let key = if self.is_embedding { "oft_embedding_R.weight" } else { "oft_R.weight" };
-        vec![Named::new(key, &self.weight)]
+        vec![Named::new(key(self.is_embedding), &self.weight)]
     }
 
     fn merge(&self, layer: LayerMut<'_>, shared: &()) -> Result<()> {

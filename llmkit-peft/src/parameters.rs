@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
 
+use crate::dropout::derive;
+
 /// Gives parameters new values, found by their id, and leaves the others alone.
 ///
 /// # Panics
@@ -35,4 +37,25 @@ pub(crate) fn sizes<M: Module>(module: &M) -> Vec<(ParamId, usize)> {
     let mut sizes = Sizes(Vec::new());
     module.visit(&mut sizes);
     sizes.0
+}
+
+/// Equal for parameters of equal names and values, in this order, and otherwise almost never.
+pub(crate) fn fingerprint<M: Module>(module: &M, names: Vec<(ParamId, String)>) -> u64 {
+    struct Hashes(BTreeMap<ParamId, u64>);
+    impl ModuleVisitor for Hashes {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let values =
+                param.val().without_autodiff().try_into_vec_as::<f32>().expect("parameters are numbers");
+            let hash = values
+                .iter()
+                .fold(values.len() as u64, |hash, value| derive(hash, u64::from(value.to_bits())));
+            self.0.insert(param.id, hash);
+        }
+    }
+    let mut hashes = Hashes(BTreeMap::new());
+    module.visit(&mut hashes);
+    names.iter().fold(names.len() as u64, |hash, (id, name)| {
+        let hash = name.bytes().fold(hash, |hash, byte| derive(hash, u64::from(byte)));
+        derive(hash, hashes.0.get(id).copied().unwrap_or_default())
+    })
 }

@@ -82,7 +82,7 @@ pub(crate) fn check_probability(probability: f64, field: &str, origin: &Path) ->
 pub(crate) fn expect_in_file<S>(
     attach: &Attach<'_, S>,
     path: &str,
-    tensors: &[(&str, [usize; 2])],
+    tensors: &[(&str, &[usize])],
 ) -> Result<()> {
     let Some(file) = attach.file else { return Ok(()) };
     let (mut missing, mut mismatched) = (Vec::new(), Vec::new());
@@ -90,7 +90,7 @@ pub(crate) fn expect_in_file<S>(
         let key = format!("{}{path}.{end}", AdapterFolder::PREFIX);
         match file.info(&key) {
             None => missing.push(key),
-            Some(info) if info.shape != shape => {
+            Some(info) if info.shape != *shape => {
                 mismatched.push(format!("{key}: expected {shape:?}, found {:?}", info.shape));
             }
             Some(_) => {}

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -171,6 +171,9 @@ pub struct Projections {
     in_file: bool,
 }
 
+/// How many numbers a file may have drawn whatever the size of the model.
+const DRAWN_AT_LEAST: usize = 1 << 22;
+
 const KEYS: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
 
 impl Projections {
@@ -252,7 +255,9 @@ impl TunedLayer for VeraLayer {
             config.scope.targets(VeraConfig::default_targets(model_type), Path::new("VeraConfig"))?;
         let (mut d_output, mut d_input) = (0, 0);
         let (mut missing, mut mismatched) = (Vec::new(), Vec::new());
+        let mut numbers = 0;
         model.visit(&mut |layer| {
+            numbers += layer.num_parameters();
             if let Layer::Linear(linear) = layer
                 && targets.matches(linear.path(), model.head_path() == Some(linear.path()))
             {
@@ -280,6 +285,15 @@ impl TunedLayer for VeraLayer {
         match file {
             Some(file) if config.save_projection => {
                 Projections::read(file, config, d_output, d_input, &device)
+            }
+            // A small file must not ask for more than the model itself takes.
+            Some(_) if config.rank.saturating_mul(d_input + d_output) > numbers.max(DRAWN_AT_LEAST) => {
+                Err(Error::Config {
+                    origin: PathBuf::from("VeraConfig"),
+                    field: "r".into(),
+                    expected: "projections that are not larger than the model (save them in the file)".into(),
+                    found: config.rank.to_string(),
+                })
             }
             _ => Ok(Projections::draw(config, d_output, d_input, &device)),
         }

@@ -703,6 +703,16 @@ fn a_file_without_a_version_means_the_old_gelu() {
     });
     let adapter = Bottleneck::load(base.model(), folder.path()).unwrap();
     assert_eq!(adapter.config().non_linearity, NonLinearity::GeluTanh);
+    // Written again, the file has today's names, and means the same when it is read again.
+    for (spelling, meant) in [("gelu", NonLinearity::GeluTanh), ("gelu_orig", NonLinearity::Gelu)] {
+        edit(folder.path(), "adapter_config.json", |config| {
+            config["config"]["non_linearity"] = spelling.into();
+        });
+        let out = tempfile::tempdir().unwrap();
+        Bottleneck::load(base.model(), folder.path()).unwrap().save(out.path()).unwrap();
+        let again = Bottleneck::load(base.model(), out.path()).unwrap();
+        assert_eq!(again.config().non_linearity, meant, "{spelling}");
+    }
 }
 
 #[test]

@@ -18,17 +18,21 @@ fn file(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn jsonl_and_csv_hold_the_same_rows() {
     let (_json, json) =
-        file("a.jsonl", "{\"text\":\"one, two\",\"label\":\"b\"}\n\n{\"text\":\"three\",\"label\":2}\n");
+        file("a.jsonl", "{\"text\":\"one, two\",\"label\":\"b\"}\n\n{\"text\":\"three\",\"label\":\"2\"}\n");
     let (_csv, csv) = file("a.CSV", "\u{feff}label,text\nb,\"one, two\"\n\n2,three\n");
     let (json, csv) = (read_labelled(json).unwrap(), read_labelled(csv).unwrap());
     let lines = |rows: &[LabelledText]| rows.iter().map(|row| row.line).collect::<Vec<_>>();
     assert_eq!((lines(&json), lines(&csv)), (vec![1, 3], vec![2, 4]));
     for rows in [&json, &csv] {
         let read: Vec<_> = rows.iter().map(|row| (row.text.as_str(), row.label.clone())).collect();
-        assert_eq!(read, [("one, two", TextLabel::Name("b".into())), ("three", TextLabel::Number(2.0))]);
+        assert_eq!(read, [("one, two", TextLabel::Name("b".into())), ("three", TextLabel::Name("2".into()))]);
         assert!(rows.iter().all(|row| row.pair.is_none()));
     }
-    assert_eq!(label_names(&json), ["b"]);
+    // Beside a name, a number is a name.
+    assert_eq!(label_names(&csv), ["2", "b"]);
+    let (_csv, csv) = file("a.csv", "label,text\n1.5,one\n-2,two\n");
+    let labels: Vec<_> = read_labelled(csv).unwrap().into_iter().map(|row| row.label).collect();
+    assert_eq!(labels, [TextLabel::Number(1.5), TextLabel::Number(-2.0)]);
 }
 
 #[test]
@@ -70,6 +74,8 @@ fn labels_become_what_the_classifier_learns() {
     let several = TextLabel::Names(vec!["hot".into(), "cold".into()]);
     assert_eq!(encode(&three, several).unwrap(), Label::Values(vec![1.0, 0.0, 1.0]));
     assert_eq!(encode(&three, TextLabel::Names(Vec::new())).unwrap(), Label::Values(vec![0.0; 3]));
+    // Of classes with numbers for names, none is meant by its place.
+    assert!(encode(&["1", "2", "3"], TextLabel::Number(0.0)).is_err());
     for wrong in [
         TextLabel::Name("tepid".into()),
         TextLabel::Number(3.0),

@@ -652,7 +652,7 @@ fn prompts_do_not_merge() {
 }
 
 #[test]
-fn a_classifier_trains_with_a_prompt_and_resumes() {
+fn a_classifier_trains_with_a_prompt_and_is_read_again() {
     let name = "prompt-bert-sequence";
     let checkpoint = Checkpoint::open(base_folder(name)).unwrap();
     let model = Arc::new(load_sequence_classifier(&checkpoint, &device()).unwrap());

@@ -19,7 +19,7 @@ use common::{
 use llmkit_core::models::CausalLm;
 use llmkit_core::nn::{Embedding, LayerMut, Linear};
 use llmkit_core::{Adapter, NoAdapter};
-use llmkit_peft::data::{Batch, Example};
+use llmkit_peft::data::{Batch, Example, batch_order};
 use llmkit_peft::train::{
     AdamW, AdamWConfig, Decay, Gradients, Observer, Recompute, Schedule, Silent, StepOptions, StepReport,
     TrainConfig, Trainer, evaluate, loss_and_gradients,
@@ -364,13 +364,62 @@ fn another_run_s_checkpoint_is_refused() {
     let config = TrainConfig { epochs: 4, ..run_config() };
     let error = resume(config, dropped_out(model.as_ref())).unwrap_err().to_string();
     assert!(error.contains("epochs"), "{error}");
-    let mut resumed = Trainer::new(model.clone(), dropped_out(model.as_ref()), run_config())
-        .unwrap()
-        .resume(&checkpoint)
-        .unwrap();
+    // The checkpoint's moments with another adapter's values.
+    let error = resume(run_config(), dropped_out(model.as_ref())).unwrap_err().to_string();
+    assert!(error.contains("load it from the same folder"), "{error}");
+    let loaded = || Lora::load(model.as_ref(), &checkpoint).unwrap();
+    let mut resumed =
+        Trainer::new(model.clone(), loaded(), run_config()).unwrap().resume(&checkpoint).unwrap();
     let error = resumed.fit(&examples(12, 90), &[], &mut Silent).unwrap_err().to_string();
     assert!(error.contains("data"), "{error}");
-    assert!(resume(TrainConfig { keep_checkpoints: 9, ..run_config() }, dropped_out(model.as_ref())).is_ok());
+    assert!(resume(TrainConfig { keep_checkpoints: 9, ..run_config() }, loaded()).is_ok());
+}
+
+#[test]
+fn a_step_with_nothing_to_learn_moves_nothing_and_counts() {
+    let model = base("gqa-tied");
+    let folder = tempfile::tempdir().unwrap();
+    // The answers of half of the rows were cut off; a step reads one row.
+    let mut rows = examples(8, 90);
+    rows.iter_mut().step_by(2).for_each(|row| row.prompt_len = row.ids.len());
+    let config = TrainConfig { batch_size: 1, accumulate: 1, ..run_config() };
+    let mut trainer = Trainer::new(model.clone(), dropped_out(model.as_ref()), config).unwrap();
+    let mut seen = StepsSeen::default();
+    let report = trainer.fit(&rows, &[], &mut seen).unwrap();
+    assert_eq!((report.steps, seen.empty), (24, 12));
+    assert!((report.mean_loss - seen.loss / 12.0).abs() < 1e-9);
+
+    let lengths: Vec<_> = rows.iter().map(|row| row.ids.len()).collect();
+    let starts_empty = |seed: &u64| rows[batch_order(&lengths, 1, *seed, 0)[0][0]].trained_tokens() == 0;
+    let seed = (0..64).find(starts_empty).expect("half of the orders begin with an empty row");
+    let config = TrainConfig { seed, ..config };
+    // Before anything was learned: a parameter that nothing reads is still found, and the checkpoint is the fresh adapter, and goes on.
+    let idle =
+        WithIdle { lora: dropped_out(model.as_ref()), idle: Param::from_data([1.0], &common::device()) };
+    let error = Trainer::new(model.clone(), idle, config).unwrap().fit(&rows, &[], &mut Silent).unwrap_err();
+    assert!(matches!(error, Error::NoGradient { .. }), "an empty first step hid it: {error}");
+    let mut first = Trainer::new(model.clone(), dropped_out(model.as_ref()), config)
+        .unwrap()
+        .with_checkpoints(folder.path());
+    let mut stop = Notes { stop_after: Some(1), ..Notes::default() };
+    let checkpoint = first.fit(&rows, &[], &mut stop).unwrap().checkpoint.unwrap();
+    assert_eq!(tensors(&first.adapter()), tensors(&dropped_out(model.as_ref())));
+    let loaded = Lora::load(model.as_ref(), &checkpoint).unwrap();
+    Trainer::new(model.clone(), loaded, config).unwrap().resume(&checkpoint).unwrap();
+}
+
+#[derive(Default)]
+struct StepsSeen {
+    empty: usize,
+    loss: f64,
+}
+
+impl Observer for StepsSeen {
+    fn step(&mut self, report: &StepReport) -> ControlFlow<()> {
+        self.empty += usize::from(report.targets == 0);
+        self.loss += report.loss;
+        ControlFlow::Continue(())
+    }
 }
 
 #[test]

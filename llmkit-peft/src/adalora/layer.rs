@@ -281,7 +281,8 @@ impl TunedLayer for AdaLoraLayer {
         let rank = pattern.map_or(config.init_r, |places| count(places));
         let (d_input, d_output) = (linear.d_input(), linear.d_output());
         // Before anything of a stranger's rank is made.
-        let shapes = [("lora_A", [rank, d_input]), ("lora_E", [rank, 1]), ("lora_B", [d_output, rank])];
+        let (a, e, b) = ([rank, d_input], [rank, 1], [d_output, rank]);
+        let shapes = [("lora_A", &a[..]), ("lora_E", &e), ("lora_B", &b)];
         expect_in_file(attach, &path, &shapes)?;
         let mut rng = attach.rng(&path);
         let std = if config.has_random_init() { 1.0 } else { 0.02 };

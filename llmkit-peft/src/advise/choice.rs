@@ -105,14 +105,14 @@ impl Choice {
         }
     }
 
-    /// The setting that was scored.
-    pub fn published_setting(self) -> Self {
+    /// The setting that was scored, where it is known.
+    pub fn published_setting(self) -> Option<Self> {
         match self {
-            Self::Lora { .. } => Self::Lora { rank: 32 },
-            Self::RsLora { .. } => Self::RsLora { rank: 64 },
-            Self::Dora { .. } => Self::Dora { rank: 32 },
-            Self::Oft { .. } => Self::Oft { block_size: 32 },
-            other => other,
+            Self::Lora { .. } => Some(Self::Lora { rank: 32 }),
+            Self::RsLora { .. } => Some(Self::RsLora { rank: 64 }),
+            Self::Dora { .. } => Some(Self::Dora { rank: 32 }),
+            Self::Full | Self::Ia3 => Some(self),
+            _ => None,
         }
     }
 

@@ -143,15 +143,16 @@ fn reasons(candidates: &[Candidate], choice: Option<&Candidate>, limits: Limits)
         size(limits.memory),
         size(choice.file_bytes),
     ));
-    if choice.choice.published_setting() != choice.choice {
-        reasons.push(format!(
-            "That score is of {}; at this setting nothing is published.",
-            choice.choice.published_setting()
-        ));
+    match choice.choice.published_setting() {
+        Some(scored) if scored == choice.choice => {}
+        Some(scored) => {
+            reasons.push(format!("That score is of {scored}; at this setting nothing is published."));
+        }
+        None => reasons.push("That score may be of another size of this method.".into()),
     }
     if choice.recompute == Recompute::Blocks {
         reasons.push(
-            "Recompute the blocks (`Recompute::Blocks`): without it the activations don't fit. A step takes about a third longer."
+            "Recompute the blocks (`Recompute::Blocks`): without it the activations don't fit. A step takes about half again the time."
                 .into(),
         );
     }

@@ -145,6 +145,8 @@ impl Bottleneck {
         }
         if other.get("version").is_none() {
             rename_activation(&mut fields);
+            // The names are today's now, and the file that is written must say so.
+            other.insert("version".into(), super::head::VERSION.into());
         }
         let config = BottleneckConfig::parse(&fields, &origin)?;
 
@@ -236,6 +238,23 @@ impl Bottleneck {
 
     pub(super) fn save_folder(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).map_err(llmkit_core::Error::io("create", folder))?;
+        let mut stale = vec![PICKLED, PICKLED_HEAD];
+        if self.hub.head.is_none() {
+            stale.extend([HEAD_WEIGHTS, HEAD_CONFIG]);
+        }
+        if !matches!(self.hub.interface, Some(Value::Object(_))) {
+            stale.push(INTERFACE);
+        }
+        // What another adapter left in the folder would be read as this one's, should the program end here.
+        for name in stale {
+            let path = folder.join(name);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(llmkit_core::Error::io("remove", &path)(source).into());
+                }
+                _ => {}
+            }
+        }
         let tensors = self.tensors().into_iter().map(|(named, _)| {
             let data = named.param.data();
             (named.key, data)
@@ -252,31 +271,16 @@ impl Bottleneck {
         config.insert("name".into(), self.hub.name.clone().into());
         write_json(&folder.join(CONFIG), config)?;
 
-        let mut stale = vec![PICKLED, PICKLED_HEAD];
-        match &self.hub.head {
-            Some(head) => {
-                let tensors = head.rename(self.head.tensors()).into_iter().map(|named| {
-                    let data = named.param.data();
-                    (named.key, data)
-                });
-                save_safetensors(folder.join(HEAD_WEIGHTS), tensors, None)?;
-                write_json(&folder.join(HEAD_CONFIG), head.config.clone())?;
-            }
-            None => stale.extend([HEAD_WEIGHTS, HEAD_CONFIG]),
+        if let Some(head) = &self.hub.head {
+            let tensors = head.rename(self.head.tensors()).into_iter().map(|named| {
+                let data = named.param.data();
+                (named.key, data)
+            });
+            save_safetensors(folder.join(HEAD_WEIGHTS), tensors, None)?;
+            write_json(&folder.join(HEAD_CONFIG), head.config.clone())?;
         }
-        match &self.hub.interface {
-            Some(Value::Object(interface)) => write_json(&folder.join(INTERFACE), interface.clone())?,
-            _ => stale.push(INTERFACE),
-        }
-        // What another adapter left in the folder would be read as this one's.
-        for name in stale {
-            let path = folder.join(name);
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(llmkit_core::Error::io("remove", &path)(source).into());
-                }
-                _ => {}
-            }
+        if let Some(Value::Object(interface)) = &self.hub.interface {
+            write_json(&folder.join(INTERFACE), interface.clone())?;
         }
         Ok(())
     }

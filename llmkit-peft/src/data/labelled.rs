@@ -68,7 +68,8 @@ pub struct LabelledDataset {
 /// Reads rows `text,label`: a CSV file with these (and perhaps `pair`) in its header if its name ends in `.csv`, JSONL otherwise; empty
 /// lines are skipped.
 ///
-/// In JSONL a label is a name, a number, a list of names (all that applies) or a list of numbers; in CSV, a name or a number.
+/// In JSONL a label is a name, a number, a list of names (all that applies) or a list of numbers; in CSV all labels are numbers, or all
+/// are names.
 ///
 /// # Errors
 /// [`Error::Data`] with the line's number where a line is malformed or its text empty; [`Error::NoData`] for a file without rows.
@@ -109,20 +110,29 @@ fn read_csv(path: &Path) -> Result<Vec<LabelledText>> {
         return Err(wrong(path, line, reason));
     };
     let pair = column("pair");
+    let records: Vec<_> = records.collect();
+    // A column that holds names as well holds no numbers.
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    let numbers =
+        records.iter().all(|(_, fields)| fields.get(label).is_some_and(|text| number(text).is_some()));
     let row = |(line, mut fields): (usize, Vec<String>)| {
         if fields.len() != header.len() {
             let reason = format!("{} fields, where the header has {}", fields.len(), header.len());
             return Err(wrong(path, line, reason));
         }
         let label = std::mem::take(&mut fields[label]);
+        let label = match number(&label).filter(|_| numbers) {
+            Some(number) => TextLabel::Number(number),
+            None => TextLabel::Name(label),
+        };
         Ok(LabelledText {
             text: std::mem::take(&mut fields[text]),
             pair: pair.map(|pair| std::mem::take(&mut fields[pair])),
-            label: label.trim().parse().map_or(TextLabel::Name(label), TextLabel::Number),
+            label,
             line,
         })
     };
-    records.map(row).collect()
+    records.into_iter().map(row).collect()
 }
 
 fn wrong(path: &Path, line: usize, reason: String) -> Error {
@@ -165,14 +175,15 @@ impl LabelEncoder {
     /// [`Error::Data`] naming the line whose label the classifier doesn't have; [`Error::Core`] if the tokenizer fails.
     pub fn encode(&self, rows: &[LabelledText], origin: &Path) -> Result<LabelledDataset> {
         let mut dataset = LabelledDataset::default();
-        // Bounded, so that the texts of a large file need not exist as tokens twice.
-        for rows in rows.chunks(1024) {
-            let paired = rows.iter().any(|row| row.pair.is_some());
-            let encoded = if paired {
-                let pairs: Vec<(&str, &str)> = rows
-                    .iter()
-                    .map(|row| (row.text.as_str(), row.pair.as_deref().unwrap_or_default()))
-                    .collect();
+        // Bounded, so that the texts of a large file need not exist as tokens twice. Whether a row is a pair is its own affair, not its
+        // neighbours'.
+        let alike = rows.chunk_by(|a, b| a.pair.is_some() == b.pair.is_some());
+        for rows in alike.flat_map(|rows| rows.chunks(1024)) {
+            let encoded = if rows.iter().any(|row| row.pair.is_some()) {
+                let pair = |row: &'_ LabelledText| row.pair.clone().unwrap_or_default();
+                let seconds: Vec<String> = rows.iter().map(pair).collect();
+                let pairs: Vec<(&str, &str)> =
+                    rows.iter().zip(&seconds).map(|(row, pair)| (row.text.as_str(), pair.as_str())).collect();
                 self.tokenizer.encode_pairs(&pairs)?
             } else {
                 let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
@@ -202,10 +213,17 @@ impl LabelEncoder {
                 if let Some(index) = self.by_name.get(&value.to_string()) {
                     return Ok(Label::Class(*index));
                 }
-                if value.fract() == 0.0 && (0.0..count as f64).contains(value) {
+                // Among classes that are called by numbers, a place would be mistaken for a name.
+                let numbered = self.by_name.keys().any(|name| name.parse::<f64>().is_ok());
+                if !numbered && value.fract() == 0.0 && (0.0..count as f64).contains(value) {
                     return Ok(Label::Class(*value as usize));
                 }
-                Err(format!("the class {value} is not one of 0 to {}", count - 1))
+                let names: Vec<_> = self.by_name.keys().map(String::as_str).collect();
+                Err(format!(
+                    "the class {value} is neither the name of one ({}) nor, among classes without numbers for names, a place from 0 to {}",
+                    names.join(", "),
+                    count - 1
+                ))
             }
             TextLabel::Names(names) => {
                 let mut values = vec![0.0; count];

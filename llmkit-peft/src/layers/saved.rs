@@ -211,8 +211,9 @@ impl SavedLayers {
         let Some(saved) = self.get(base.path()) else { return base.forward(input) };
         let weight = saved.matrix.as_ref().map_or_else(|| base.weight.clone(), Param::val);
         let output = matmul_transposed(input, weight);
-        match &saved.bias {
-            Some(bias) => output + bias.val().unsqueeze(),
+        // A head that follows an embedding keeps a bias of its own.
+        match saved.bias.as_ref().map(Param::val).or_else(|| base.bias.clone()) {
+            Some(bias) => output + bias.unsqueeze(),
             None => output,
         }
     }
@@ -253,7 +254,7 @@ impl SavedLayers {
                 if let Some(matrix) = &saved.matrix {
                     linear.weight = matrix.val().without_autodiff();
                 }
-                linear.bias = constant(&saved.bias);
+                linear.bias = constant(&saved.bias).or_else(|| linear.bias.take());
                 true
             }
             LayerMut::Embedding(embedding) => {

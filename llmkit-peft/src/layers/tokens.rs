@@ -111,6 +111,14 @@ impl TokenRows {
     }
 
     fn push(&mut self, model: &dyn Model, path: &str, tokens: &[usize], origin: &Path) -> Result<()> {
+        if self.places.contains_key(path) {
+            return Err(Error::Config {
+                origin: origin.into(),
+                field: FIELD.into(),
+                expected: "one entry for each layer".into(),
+                found: format!("two that name {path}"),
+            });
+        }
         let mut weight = None;
         model.visit(&mut |layer| match layer {
             Layer::Embedding(embedding) if embedding.path() == path => {

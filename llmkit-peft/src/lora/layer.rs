@@ -228,7 +228,10 @@ impl LoraLayer {
         let b = factors.b;
         self.lora_b = self.lora_b.map(|old| tensor(b, &old.device()).set_require_grad(old.is_require_grad()));
         let lengths = self.lengths(weight);
-        self.magnitude = self.magnitude.zip(lengths).map(|(magnitude, lengths)| magnitude.map(|_| lengths));
+        self.magnitude = self
+            .magnitude
+            .zip(lengths)
+            .map(|(magnitude, lengths)| magnitude.map(|old| lengths.set_require_grad(old.is_require_grad())));
         self
     }
 

@@ -194,9 +194,9 @@ impl Source {
                         return Ok(PromptStart::Values((0..size).map(mean).collect()));
                     }
                     let task = config.init_task;
-                    match values.get(task * size..(task + 1) * size) {
-                        Some(values) if task < tasks => Ok(PromptStart::Values(values.to_vec())),
-                        _ => {
+                    match (task < tasks).then(|| &values[task * size..][..size]) {
+                        Some(values) => Ok(PromptStart::Values(values.to_vec())),
+                        None => {
                             let expected = format!("a task of the source's {tasks}");
                             Err(wrong(config, "prompt_tuning_init_task", &expected, &task))
                         }

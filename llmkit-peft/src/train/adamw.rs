@@ -60,6 +60,11 @@ impl AdamW {
         Self { config, steps, moments }
     }
 
+    /// Counts a step in which nothing moves.
+    pub fn skip(&mut self) {
+        self.steps += 1;
+    }
+
     /// Moves the parameters of `module` against their gradients. A parameter without a gradient stays as it is.
     pub fn step<M: Module>(&mut self, module: M, gradients: &Gradients, learning_rate: f64) -> M {
         self.step_at(module, gradients, learning_rate, &BTreeMap::new())

@@ -29,6 +29,8 @@ struct State {
     steps: usize,
     position: Position,
     config: TrainConfig,
+    /// A hash of the adapter: another one would go on from these moments without a word.
+    adapter: u64,
 }
 
 /// Writes `checkpoint-STEP` below `folder`: the adapter's own files, the optimizer's moments, and where the run stands. The folder appears
@@ -57,7 +59,8 @@ pub(super) fn save<A: PeftModule>(
         ]
     });
     save_safetensors(staged.join(OPTIMIZER), tensors, None)?;
-    let state = State { steps: optimizer.steps(), position, config: *config };
+    let fingerprint = parameters::fingerprint(adapter, adapter.parameter_names());
+    let state = State { steps: optimizer.steps(), position, config: *config, adapter: fingerprint };
     let json = serde_json::to_string_pretty(&state).expect("numbers and strings always serialise") + "\n";
     write_atomic(staged.join(STATE), |file| std::io::Write::write_all(file, json.as_bytes()))?;
 
@@ -86,7 +89,16 @@ pub(super) fn load<A: PeftModule>(
     if let Some(difference) = difference(&state.config, config) {
         return Err(wrong(difference));
     }
+    if state.adapter != parameters::fingerprint(adapter, adapter.parameter_names()) {
+        return Err(wrong(
+            "the adapter is not the one of this checkpoint; load it from the same folder".into(),
+        ));
+    }
     let file = Safetensors::open(folder.join(OPTIMIZER))?;
+    if file.names().is_empty() {
+        // No step has had anything to learn yet.
+        return Ok((AdamW::restore(config.adamw, state.steps, BTreeMap::new()), state.position));
+    }
     let sizes: BTreeMap<ParamId, usize> = parameters::sizes(adapter).into_iter().collect();
     let device = adapter.devices().first().cloned().unwrap_or_default().without_autodiff();
     let mut moments = BTreeMap::new();

@@ -81,10 +81,16 @@ impl Objective for SequenceClassifier {
             match (Problem::of(self, &example.label), &example.label) {
                 (Problem::SingleLabel, Label::Class(class)) if *class < count => {}
                 (Problem::SingleLabel, _) => return wrong(format!("a class below {count}"), found()),
-                (Problem::Regression | Problem::MultiLabel, Label::Values(values))
+                (Problem::Regression, Label::Values(values))
                     if values.len() == count && values.iter().all(|value| value.is_finite()) => {}
-                (Problem::Regression | Problem::MultiLabel, _) => {
-                    return wrong(format!("{count} finite values"), found());
+                (Problem::Regression, _) => return wrong(format!("{count} finite values"), found()),
+                (Problem::MultiLabel, Label::Values(values))
+                    if values.len() == count && values.iter().all(|value| (0.0..=1.0).contains(value)) => {}
+                (Problem::MultiLabel, _) => {
+                    let expected = format!(
+                        "{count} values from 0 to 1 (for numbers to predict, the configuration's `problem_type` is \"regression\")"
+                    );
+                    return wrong(expected, found());
                 }
             }
         }

@@ -29,6 +29,8 @@ pub struct Trainer<A, O: ?Sized = dyn CausalLm> {
     position: Position,
     resumed_from: Option<PathBuf>,
     stop: Arc<AtomicBool>,
+    /// Whether every parameter was seen to get a gradient.
+    checked: bool,
 }
 
 /// Why there is an adapter.
@@ -108,6 +110,7 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
             position: Position::default(),
             resumed_from: None,
             stop: Arc::default(),
+            checked: false,
         })
     }
 
@@ -230,7 +233,9 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
                     self.step(train, batches, schedule.at(report.steps), report.steps + 1, total_steps)?;
                 self.position.step_in_epoch += 1;
                 report.steps += 1;
-                losses.push(step.loss);
+                if step.targets > 0 {
+                    losses.push(step.loss);
+                }
                 let stop = observer.step(&step).is_break() || self.stop.load(Ordering::Relaxed);
 
                 let due = |every: usize| every > 0 && report.steps.is_multiple_of(every);
@@ -281,12 +286,28 @@ impl<A: PeftModule, O: Objective + ?Sized> Trainer<A, O> {
             targets += output.targets;
             tokens += output.tokens;
         }
-        // A step with nothing to learn leaves everything as it is, but it counts, so that the schedule keeps its length.
-        let per_target = 1.0 / targets.max(1) as f64;
+        if targets == 0 {
+            // Nothing to learn: everything stays as it is, but the step counts, so that the schedule keeps its length.
+            self.optimizer.skip();
+            let seconds = begin.elapsed().as_secs_f64();
+            let (loss, grad_norm) = (0.0, 0.0);
+            return Ok(StepReport {
+                step,
+                total_steps,
+                loss,
+                grad_norm,
+                learning_rate,
+                tokens,
+                targets,
+                seconds,
+            });
+        }
+        let per_target = 1.0 / targets as f64;
         let loss = loss_sum * per_target;
         finite(step, "loss", loss)?;
-        if self.optimizer.steps() == 0 && targets > 0 {
+        if !self.checked {
             self.check_gradients(&gradients)?;
+            self.checked = true;
         }
         gradients.scale(per_target);
         if let Some(penalty) = self.current().penalty() {
@@ -350,7 +371,8 @@ fn check<O: Objective + ?Sized>(objective: &O, adapter: &dyn Adapter, examples: 
 /// How well `objective`'s model does with `adapter` on `examples`.
 ///
 /// # Errors
-/// [`Error::NoData`] if nothing of them is learned, [`Error::Example`] if the model can't read one.
+/// [`Error::NoData`] if nothing of them is learned, [`Error::Example`] if the model can't read one, [`Error::Setting`] if `batch_size` or
+/// `loss_chunk` is 0.
 pub fn evaluate<O: Objective + ?Sized>(
     objective: &O,
     adapter: &dyn Adapter,
@@ -358,6 +380,11 @@ pub fn evaluate<O: Objective + ?Sized>(
     batch_size: usize,
     loss_chunk: usize,
 ) -> Result<Evaluation> {
+    for (setting, value) in [("batch_size", batch_size), ("loss_chunk", loss_chunk)] {
+        if value == 0 {
+            return Err(Error::Setting { setting, expected: "at least 1", found: "0".into() });
+        }
+    }
     if examples.iter().all(|example| objective.targets(example) == 0) {
         return Err(Error::NoData { reason: "no held-out example has a token or label to predict".into() });
     }
