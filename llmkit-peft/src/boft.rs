@@ -53,7 +53,7 @@ pub struct BoftConfig {
     #[serde(rename = "boft_dropout", default)]
     pub dropout: f64,
     /// Which biases train along; default none.
-    #[serde(default, serialize_with = "as_boft_bias")]
+    #[serde(default)]
     pub bias: Bias,
     /// How rotations and scales start; default the identity.
     #[serde(rename = "init_weights", default)]
@@ -69,13 +69,6 @@ fn default_block_size() -> usize {
 
 fn default_factors() -> usize {
     1
-}
-
-fn as_boft_bias<S: serde::Serializer>(bias: &Bias, serializer: S) -> Result<S::Ok, S::Error> {
-    match bias {
-        Bias::Targets => serializer.serialize_str("boft_only"),
-        other => other.serialize(serializer),
-    }
 }
 
 impl BoftConfig {
@@ -158,6 +151,7 @@ impl BoftConfig {
 
 impl MethodConfig for BoftConfig {
     const PEFT_TYPE: &'static str = "BOFT";
+    const TARGET_BIASES: &'static str = "boft_only";
     const MUST_BE_NEUTRAL: &'static [&'static str] = &["fan_in_fan_out"];
 
     fn scope(&self) -> &Scope {

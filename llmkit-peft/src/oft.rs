@@ -49,7 +49,7 @@ pub struct OftConfig {
     #[serde(default)]
     pub module_dropout: f64,
     /// Which biases train along; default none.
-    #[serde(default, serialize_with = "as_oft_bias")]
+    #[serde(default)]
     pub bias: Bias,
     /// How the rotations start; default the identity.
     #[serde(rename = "init_weights", default)]
@@ -106,13 +106,6 @@ fn default_eps() -> f64 {
 
 fn default_terms() -> usize {
     5
-}
-
-fn as_oft_bias<S: serde::Serializer>(bias: &Bias, serializer: S) -> Result<S::Ok, S::Error> {
-    match bias {
-        Bias::Targets => serializer.serialize_str("oft_only"),
-        other => other.serialize(serializer),
-    }
 }
 
 impl OftConfig {
@@ -206,6 +199,7 @@ fn nearest_divisor(width: usize, asked: usize) -> usize {
 
 impl MethodConfig for OftConfig {
     const PEFT_TYPE: &'static str = "OFT";
+    const TARGET_BIASES: &'static str = "oft_only";
     const MUST_BE_NEUTRAL: &'static [&'static str] = &["fan_in_fan_out"];
 
     fn scope(&self) -> &Scope {

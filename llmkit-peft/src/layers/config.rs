@@ -230,53 +230,74 @@ pub trait MethodConfig:
     /// [`Error::Config`] for another `peft_type`, a missing or impossible field, and fields that ask for a computation which llmkit
     /// does not do.
     fn parse(text: &str, origin: &Path) -> Result<Self> {
-        let wrong = |field: &str, expected: &str, found: String| Error::Config {
-            origin: origin.to_path_buf(),
-            field: field.into(),
-            expected: expected.into(),
-            found,
-        };
-        let mut fields: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|error| wrong("(the whole file)", "a JSON object", error.to_string()))?;
-        match fields.remove("peft_type") {
-            Some(Value::String(kind)) if kind == Self::PEFT_TYPE => {}
-            other => {
-                let expected = format!("\"{}\"", Self::PEFT_TYPE);
-                return Err(wrong("peft_type", &expected, other.unwrap_or(Value::Null).to_string()));
-            }
-        }
-        for field in Self::MUST_BE_NEUTRAL {
-            let value = fields.get(*field).unwrap_or(&Value::Null);
-            if !is_neutral(value) {
-                return Err(wrong(field, "a neutral value (its method is not supported)", value.to_string()));
-            }
-        }
-        let config: Self = serde_json::from_value(Value::Object(fields))
-            .map_err(|error| wrong("(some field)", "a configuration of this method", error.to_string()))?;
+        let config: Self = parse_config(text, Self::PEFT_TYPE, Self::MUST_BE_NEUTRAL, origin)?;
         config.validate(origin)?;
         Ok(config)
     }
 
     /// The text of an `adapter_config.json`: indented by two, keys sorted, `inference_mode` on, as PEFT writes it.
     fn to_json(&self) -> String {
-        let Ok(Value::Object(fields)) = serde_json::to_value(self) else {
-            unreachable!("a configuration is an object of strings and numbers")
-        };
-        let mut sorted: BTreeMap<_, _> = fields.into_iter().collect();
-        sorted.insert("peft_type".into(), Self::PEFT_TYPE.into());
-        sorted.insert("inference_mode".into(), true.into());
-        sorted.retain(|field, value| !(value.is_null() && Self::ABSENT_FIELDS.contains(&field.as_str())));
-        for (field, value) in &mut sorted {
-            // PEFT's own spelling of an empty list.
-            if field == "modules_to_save" && *value == Value::Array(Vec::new()) {
-                *value = Value::Null;
+        config_text(self, Self::PEFT_TYPE, |fields| {
+            fields.retain(|field, value| !(value.is_null() && Self::ABSENT_FIELDS.contains(&field.as_str())));
+            if let Some(bias) = fields.get_mut("bias").filter(|bias| **bias == "lora_only") {
+                *bias = Self::TARGET_BIASES.into();
             }
-            if field == "bias" && value == "lora_only" {
-                *value = Self::TARGET_BIASES.into();
-            }
-        }
-        serde_json::to_string_pretty(&sorted).expect("numbers and strings always serialise") + "\n"
+        })
     }
+}
+
+/// Reads the text of an `adapter_config.json` of the type `peft_type`, in which each field of `neutral` must say nothing special.
+pub(crate) fn parse_config<C: DeserializeOwned>(
+    text: &str,
+    peft_type: &str,
+    neutral: &[&str],
+    origin: &Path,
+) -> Result<C> {
+    let wrong = |field: &str, expected: &str, found: String| Error::Config {
+        origin: origin.to_path_buf(),
+        field: field.into(),
+        expected: expected.into(),
+        found,
+    };
+    let mut fields: Map<String, Value> = serde_json::from_str(text)
+        .map_err(|error| wrong("(the whole file)", "a JSON object", error.to_string()))?;
+    match fields.remove("peft_type") {
+        Some(Value::String(kind)) if kind == peft_type => {}
+        other => {
+            let expected = format!("\"{peft_type}\"");
+            return Err(wrong("peft_type", &expected, other.unwrap_or(Value::Null).to_string()));
+        }
+    }
+    for field in neutral {
+        let value = fields.get(*field).unwrap_or(&Value::Null);
+        if !is_neutral(value) {
+            return Err(wrong(field, "a neutral value (its method is not supported)", value.to_string()));
+        }
+    }
+    serde_json::from_value(Value::Object(fields))
+        .map_err(|error| wrong("(some field)", "a configuration of this method", error.to_string()))
+}
+
+/// The text of an `adapter_config.json` as PEFT writes it, after `edit` has seen the fields.
+pub(crate) fn config_text(
+    config: &impl Serialize,
+    peft_type: &str,
+    edit: impl FnOnce(&mut BTreeMap<String, Value>),
+) -> String {
+    let Ok(Value::Object(fields)) = serde_json::to_value(config) else {
+        unreachable!("a configuration is an object of strings and numbers")
+    };
+    let mut sorted: BTreeMap<_, _> = fields.into_iter().collect();
+    sorted.insert("peft_type".into(), peft_type.into());
+    sorted.insert("inference_mode".into(), true.into());
+    edit(&mut sorted);
+    // PEFT's own spelling of an empty list.
+    if let Some(modules) =
+        sorted.get_mut("modules_to_save").filter(|modules| modules.as_array().is_some_and(Vec::is_empty))
+    {
+        *modules = Value::Null;
+    }
+    serde_json::to_string_pretty(&sorted).expect("numbers and strings always serialise") + "\n"
 }
 
 /// The targets that most of PEFT's methods share.

@@ -13,7 +13,8 @@ mod tuned;
 
 pub use config::{Bias, MethodConfig, Scope};
 pub(crate) use config::{
-    CLASSIFIERS, as_integer_if_whole, as_integers_if_whole, is_classifier, null_as_default, task_type,
+    CLASSIFIERS, as_integer_if_whole, as_integers_if_whole, config_text, null_as_default, parse_config,
+    task_type,
 };
 pub use file::AdapterFolder;
 pub use layer_method::LayerMethod;

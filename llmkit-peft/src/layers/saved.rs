@@ -7,7 +7,7 @@ use llmkit_core::checkpoint::{TensorData, TensorSource};
 use llmkit_core::models::Model;
 use llmkit_core::nn::{Embedding, Layer, LayerMut, Linear, Norm, lookup, matmul_transposed};
 
-use super::{AdapterFolder, CLASSIFIERS, Named, ParamRef, is_classifier};
+use super::{AdapterFolder, CLASSIFIERS, Named, ParamRef};
 use crate::{Error, Result};
 
 /// Layers that train whole beside a method (PEFT's `modules_to_save`), and biases that train alone.
@@ -44,9 +44,7 @@ impl SavedLayers {
     /// [`Error::NoTarget`] if an entry names no layer.
     pub fn new(model: &dyn Model, modules_to_save: &[String]) -> Result<Self> {
         let mut saved = Self { layers: Vec::new(), places: HashMap::new(), head: None };
-        // PEFT names both kinds of head for every classifier, which has one of them.
-        let optional = |module: &String| is_classifier(model) && CLASSIFIERS.contains(&module.as_str());
-        let mut found: Vec<bool> = modules_to_save.iter().map(optional).collect();
+        let mut found = vec![false; modules_to_save.len()];
         let mut available = BTreeSet::new();
         model.visit(&mut |layer| {
             let path = layer.path();
@@ -62,7 +60,7 @@ impl SavedLayers {
             }
         });
         // For classification PEFT names both of the heads that models have.
-        let is_head = |module: &String| module == "classifier" || module == "score";
+        let is_head = |module: &String| CLASSIFIERS.contains(&module.as_str());
         if modules_to_save.iter().zip(&found).any(|(module, found)| *found && is_head(module)) {
             found.iter_mut().zip(modules_to_save).for_each(|(found, module)| *found |= is_head(module));
         }

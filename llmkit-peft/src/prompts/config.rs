@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -8,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::layers::null_as_default;
+use crate::layers::{config_text, null_as_default, parse_config};
 use crate::{Error, Result};
 
 /// The most learned positions: far above any use, far below what would exhaust the memory.
@@ -153,40 +152,18 @@ pub trait PromptConfig:
     /// # Errors
     /// [`Error::Config`] for another `peft_type` and a missing or impossible field.
     fn parse(text: &str, origin: &Path) -> Result<Self> {
-        let wrong = |field: &str, expected: &str, found: String| Error::Config {
-            origin: origin.to_path_buf(),
-            field: field.into(),
-            expected: expected.into(),
-            found,
-        };
-        let mut fields: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|error| wrong("(the whole file)", "a JSON object", error.to_string()))?;
-        match fields.remove("peft_type") {
-            Some(Value::String(kind)) if kind == Self::PEFT_TYPE => {}
-            other => {
-                let expected = format!("\"{}\"", Self::PEFT_TYPE);
-                return Err(wrong("peft_type", &expected, other.unwrap_or(Value::Null).to_string()));
-            }
-        }
-        let config: Self = serde_json::from_value(Value::Object(fields))
-            .map_err(|error| wrong("(some field)", "a configuration of this method", error.to_string()))?;
+        let config: Self = parse_config(text, Self::PEFT_TYPE, &[], origin)?;
         config.validate(origin)?;
         Ok(config)
     }
 
     /// The text of an `adapter_config.json`: indented by two, keys sorted, `inference_mode` on, as PEFT writes it.
     fn to_json(&self) -> String {
-        let Ok(Value::Object(fields)) = serde_json::to_value(self) else {
-            unreachable!("a configuration is an object of strings and numbers")
-        };
-        let mut sorted: BTreeMap<_, _> = fields.into_iter().collect();
-        sorted.insert("peft_type".into(), Self::PEFT_TYPE.into());
-        sorted.insert("inference_mode".into(), true.into());
-        // PEFT's own spelling of an empty list.
-        if self.scope().modules_to_save.is_empty() {
-            sorted.insert("modules_to_save".into(), Value::Null);
-        }
-        serde_json::to_string_pretty(&sorted).expect("numbers and strings always serialise") + "\n"
+        config_text(self, Self::PEFT_TYPE, |fields| {
+            if self.scope().modules_to_save.is_empty() {
+                fields.insert("modules_to_save".into(), Value::Null);
+            }
+        })
     }
 }
 
