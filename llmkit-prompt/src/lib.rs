@@ -35,9 +35,12 @@
 //!
 //! # Map
 //!
-//! - [`PromptTemplate`]: one text with holes, in [minijinja](https://docs.rs/minijinja)'s dialect of Jinja.
+//! - [`PromptTemplate`]: one text with holes, in [minijinja](https://docs.rs/minijinja)'s dialect of Jinja; [`Partials`]: texts that it includes.
 //! - [`ChatPrompt`]: a conversation of such texts, rendered to [`Message`]s that any
 //!   [`LanguageModel`](llmkit_core::LanguageModel) takes.
+//! - [`TypedPrompt`]: a prompt whose variables are the fields of a struct.
+//! - [`Rendered`]: a text that knows where each of its parts comes from, and what they cost in tokens.
+//! - [`mark_untrusted`] and [`ChatPrompt::with_untrusted`]: text from strangers, marked as such; [`Escape`]: values in XML, JSON or Markdown.
 //! - [`Error`] and [`VariableProblem`]: what can be wrong, and where.
 //!
 //! # Features
@@ -45,18 +48,17 @@
 //! None. The crate needs only `llmkit-core`'s traits: no burn, no model, no network.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod chat;
 mod error;
-mod mentions;
 mod template;
-mod variables;
 
 /// Compiles the README's program.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use chat::ChatPrompt;
 pub use error::{Error, Result, VariableProblem};
-pub use llmkit_core::{Message, Role};
-pub use template::{FUEL, PromptTemplate};
+pub use llmkit_core::{ApproximateTokens, Message, Role, TokenCounter};
+pub use template::{
+    ChatPrompt, Cleaned, Escape, FUEL, LONGEST_TEMPLATE, Marked, Part, PartSource, Partials, PromptTemplate, PromptTokens, Rendered, RenderedChat,
+    TypedPrompt, TypedTemplate, UNTRUSTED_NOTE, mark_untrusted,
+};
