@@ -41,14 +41,27 @@
 //! - [`TypedPrompt`]: a prompt whose variables are the fields of a struct.
 //! - [`Rendered`]: a text that knows where each of its parts comes from, and what they cost in tokens.
 //! - [`mark_untrusted`] and [`ChatPrompt::with_untrusted`]: text from strangers, marked as such; [`Escape`]: values in XML, JSON or Markdown.
+//! - [`builtin`]: the prompts that come with the crate, each a file to read and replace.
+//! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
+//! - [`testing`]: models with known answers.
 //! - [`Error`] and [`VariableProblem`]: what can be wrong, and where.
 //!
 //! # Features
 //!
-//! None. The crate needs only `llmkit-core`'s traits: no burn, no model, no network.
+//! | Feature | Default | What it adds |
+//! |---|---|---|
+//! | `remote` | | a client for models behind an OpenAI-compatible HTTP interface |
+//! | `watch` | | prompts that are read again when their files change |
+//!
+//! Without them the crate needs only `llmkit-core`'s traits: no burn, no model, no network.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod builtin;
+pub mod testing;
+
 mod error;
+mod file;
+mod run;
 mod template;
 
 /// Compiles the README's program.
@@ -58,6 +71,7 @@ struct Readme;
 
 pub use error::{Error, Result, VariableProblem};
 pub use llmkit_core::{ApproximateTokens, Message, Role, TokenCounter};
+pub use run::{Call, Run, Trace, TraceEvent, Traced, WithDefaults};
 pub use template::{
     ChatPrompt, Cleaned, Escape, FUEL, LONGEST_TEMPLATE, Marked, Part, PartSource, Partials, PromptTemplate, PromptTokens, Rendered, RenderedChat,
     TypedPrompt, TypedTemplate, UNTRUSTED_NOTE, mark_untrusted,

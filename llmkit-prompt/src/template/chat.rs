@@ -126,12 +126,13 @@ impl ChatPrompt {
         Self { checked: self.checked.with_escape(escape), ..self }
     }
 
-    /// Checks that the prompt needs no variable but `supplied`; for code that lets its users replace a prompt.
+    /// The prompt, if all that it wants is among the variables `supplied`: for pieces whose prompt can be replaced.
     ///
     /// # Errors
-    /// [`Error::MissingValues`](crate::Error::MissingValues) with the variables that nobody would supply.
-    pub fn supplied_by(&self, supplied: &[&str]) -> Result<()> {
-        self.checked.supplied_by(supplied)
+    /// [`Error::NotSupplied`](crate::Error::NotSupplied) naming what it wants beyond those.
+    pub fn supplied_by(self, supplied: &[&str]) -> Result<Self> {
+        self.checked.supplied_by(supplied)?;
+        Ok(self)
     }
 
     /// One message a turn, with the holes filled from `values`: a struct or a map with one entry a variable.

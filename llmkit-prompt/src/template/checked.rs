@@ -71,13 +71,13 @@ impl Checked {
     }
 
     pub(super) fn supplied_by(&self, supplied: &[&str]) -> Result<()> {
-        let missing: Vec<String> =
+        let wanted: Vec<String> =
             self.variables.iter().filter(|name| !supplied.contains(&name.as_str())).cloned().collect();
-        if missing.is_empty() {
+        if wanted.is_empty() {
             return Ok(());
         }
-        let given = supplied.iter().map(|name| (*name).to_owned()).collect();
-        Err(Error::MissingValues { prompt: self.name.clone(), missing, given })
+        let supplied = supplied.iter().map(|name| (*name).to_owned()).collect();
+        Err(Error::NotSupplied { prompt: self.name.clone(), wanted, supplied })
     }
 
     pub(super) fn values(&self, values: impl Serialize) -> Result<Value> {

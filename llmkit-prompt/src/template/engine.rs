@@ -78,7 +78,7 @@ impl Engine {
             }
         }
         let globals = globals(&environment);
-        let analysis = analyse(&roots, &valid, &globals, None)?;
+        let analysis = analyse(&roots, &partials.0, &globals, None)?;
         Ok(Self { environment: Arc::new(environment), roots, partials: valid, analysis: Arc::new(analysis), escape })
     }
 
@@ -113,7 +113,7 @@ impl Engine {
             return self;
         }
         let mut environment = environment(escape);
-        for (name, source) in self.roots.iter().chain(&self.partials) {
+        for (name, source) in self.roots.iter().map(|(name, source)| (name, source)).chain(&self.partials) {
             environment
                 .add_template_owned(name.clone(), source.to_string())
                 .expect("the constructor compiled the same text");
@@ -206,7 +206,7 @@ fn environment(escape: Escape) -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(move |_| match escape {
         Escape::None => AutoEscape::None,
-        _ => AutoEscape::Custom(ESCAPING),
+        _ => AutoEscape::Custom(Cow::Borrowed(ESCAPING)),
     });
     environment.set_formatter(move |out, state, value| {
         let text = match value.as_str() {
@@ -215,7 +215,7 @@ fn environment(escape: Escape) -> Environment<'static> {
         };
         let escape = match state.auto_escape() {
             AutoEscape::None => Escape::None,
-            AutoEscape::Custom(ESCAPING) => escape,
+            AutoEscape::Custom(name) if name == ESCAPING => escape,
             // `{% autoescape true %}`
             _ => Escape::Xml,
         };

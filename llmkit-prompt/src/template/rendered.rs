@@ -79,7 +79,7 @@ pub enum PartSource {
     /// The template's own words.
     Literal {
         /// The template: the prompt, its turn, or a partial.
-        template: Arc<str>,
+        template: String,
         /// The line on which they begin, from 1.
         line: usize,
     },
@@ -90,7 +90,7 @@ pub enum PartSource {
         /// The variables that it may show; those that it only compares or counts are not among them.
         variables: Vec<String>,
         /// The template.
-        template: Arc<str>,
+        template: String,
         /// The line of the expression, from 1.
         line: usize,
     },
@@ -124,7 +124,7 @@ impl PartSource {
 /// # fn main() -> Result<(), llmkit_prompt::Error> {
 /// let template = PromptTemplate::new("ask", "{{ context }}\n\n{{ question }}", ["context", "question"])?;
 /// let rendered = template.explain(json!({ "context": "word ".repeat(400), "question": "Why?" }))?;
-/// let tokens = rendered.tokens(&ApproximateTokens::default())?;
+/// let tokens = rendered.tokens(&ApproximateTokens)?;
 /// assert!(tokens.of("context") > 300 && tokens.of("question") < 5);
 /// # Ok(())
 /// # }
@@ -229,20 +229,13 @@ impl Rendered {
     ) -> Self {
         let mut rendered =
             Self { prompt: prompt.to_owned(), text: String::new(), parts: Vec::new(), cleaned: Cleaned::default() };
-        let mut names: Vec<Arc<str>> = Vec::new();
         let mut done = 0;
         for span in spans {
             // The engine leaves no gap; if it did, nothing would be known of it.
             rendered.unknown(&text[done..span.output_range().start], untrusted);
             done = span.output_range().end;
             let shown = &text[span.output_range()];
-            let template = match names.iter().find(|name| &***name == span.name()) {
-                Some(name) => Arc::clone(name),
-                None => {
-                    names.push(Arc::from(span.name()));
-                    Arc::clone(&names[names.len() - 1])
-                }
-            };
+            let template = span.name().to_owned();
             if span.kind() == OutputSpanKind::Raw {
                 rendered.push(shown, PartSource::Literal { template, line: span.line() }, false);
                 continue;
@@ -283,7 +276,7 @@ impl Rendered {
         let source = PartSource::Value {
             expression: String::new(),
             variables: untrusted.to_vec(),
-            template: Arc::from(self.prompt.as_str()),
+            template: self.prompt.clone(),
             line: 0,
         };
         self.value(text, source, untrusted.to_vec());

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::marker::PhantomData;
 
 use schemars::generate::SchemaSettings;
@@ -45,7 +46,6 @@ use crate::{Error, Message, Result, Role, VariableProblem};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
 pub struct TypedPrompt<V> {
     prompt: ChatPrompt,
     values: PhantomData<fn(&V)>,
@@ -113,7 +113,6 @@ impl<V: Serialize + JsonSchema> TypedPrompt<V> {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
 pub struct TypedTemplate<V> {
     template: PromptTemplate,
     values: PhantomData<fn(&V)>,
@@ -158,6 +157,32 @@ impl<V: Serialize + JsonSchema> TypedTemplate<V> {
     /// As `render`.
     pub fn explain(&self, values: &V) -> Result<Rendered> {
         self.template.explain(values)
+    }
+}
+
+// Derived, these would ask the same of `V`, of which there is no value.
+impl<V> Clone for TypedPrompt<V> {
+    fn clone(&self) -> Self {
+        Self { prompt: self.prompt.clone(), values: PhantomData }
+    }
+}
+
+impl<V> fmt::Debug for TypedPrompt<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TypedPrompt").field(&self.prompt).finish()
+    }
+}
+
+// Derived, these would ask the same of `V`, of which there is no value.
+impl<V> Clone for TypedTemplate<V> {
+    fn clone(&self) -> Self {
+        Self { template: self.template.clone(), values: PhantomData }
+    }
+}
+
+impl<V> fmt::Debug for TypedTemplate<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TypedTemplate").field(&self.template).finish()
     }
 }
 

@@ -161,7 +161,7 @@ fn is_control(first: char, after: &str) -> bool {
     };
     match first {
         '[' => is_word(&SQUARED, ']'),
-        _ => after.starts_with(['|', '｜']) || after.starts_with("<SYS>") || after.starts_with("</SYS>") || is_word(&ANGLED, '>'),
+        _ => after.starts_with(['|', '｜']) || is_word(&ANGLED, '>'),
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) fn take(
     }
     let now = variables.iter().map(|name| (name.clone(), values.get_attr(name).unwrap_or_default()));
     let before = given_before.iter().map(|(name, value)| (name.clone(), Value::from(Serde(value))));
-    Ok(now.chain(before).collect())
+    Ok(Value::from_pairs(now.chain(before)))
 }
 
 /// That each of `names` is one of the prompt's `variables`.
