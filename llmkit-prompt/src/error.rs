@@ -69,6 +69,44 @@ pub enum Error {
         #[source]
         source: Box<minijinja::Error>,
     },
+    /// A text cannot be cut into pieces as small as asked for.
+    #[error("cannot cut into pieces of {max_tokens} tokens: {text:?} alone takes {needed}; allow more")]
+    ChunkTooSmall {
+        /// The tokens that a piece may have.
+        max_tokens: usize,
+        /// The tokens of the smallest piece.
+        needed: usize,
+        /// That piece.
+        text: String,
+    },
+    /// An action of a [`pearl`](crate::pearl) list is unusable.
+    #[error("action `{action}`: {reason}")]
+    Action {
+        /// Its name, or its text as far as it was read.
+        action: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of [`pearl`](crate::pearl) actions or demonstrations is unusable.
+    #[error("the file is no list of {expected}: {reason}")]
+    PearlFile {
+        /// What was wanted.
+        expected: &'static str,
+        /// What is there instead, with its line.
+        reason: String,
+    },
+    /// A [`pearl::Plan`](crate::pearl::Plan) is faulty. All faults are listed.
+    #[error("the plan has {} fault{}:{}", problems.len(), if problems.len() == 1 { "" } else { "s" }, lines(problems))]
+    Plan {
+        /// Everything that is wrong, in the order of the text.
+        problems: Vec<crate::pearl::PlanProblem>,
+    },
+    /// A [`minutes::Transcript`](crate::minutes::Transcript) is unusable.
+    #[error("the transcript is unusable: {reason}")]
+    Transcript {
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 /// A result whose error is [`Error`].
@@ -124,7 +162,7 @@ impl fmt::Display for VariableProblem {
     }
 }
 
-fn lines(problems: &[VariableProblem]) -> String {
+fn lines(problems: &[impl fmt::Display]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
 

@@ -48,6 +48,8 @@
 mod chat;
 mod error;
 mod mentions;
+pub mod minutes;
+pub mod pearl;
 mod template;
 mod variables;
 
