@@ -6,7 +6,7 @@
 //!
 //! # fn main() -> Result<(), llmkit_prompt::Error> {
 //! let text = "The ferry left at noon.\n\nIt came back empty. Nobody knew why.\n";
-//! let chunks = cut(text, 8, &ApproximateTokens::default())?;
+//! let chunks = cut(text, 8, &ApproximateTokens)?;
 //!
 //! assert_eq!(chunks[0].text, "The ferry left at noon.\n\n");
 //! assert!(chunks.iter().all(|chunk| chunk.tokens <= 8 && chunk.text == &text[chunk.range.clone()]));
@@ -30,7 +30,7 @@ use crate::{Error, Result};
 /// use llmkit_prompt::chunks::cut;
 ///
 /// # fn main() -> Result<(), llmkit_prompt::Error> {
-/// let chunks = cut("One paragraph.", 100, &ApproximateTokens::default())?;
+/// let chunks = cut("One paragraph.", 100, &ApproximateTokens)?;
 /// assert_eq!((chunks[0].range.clone(), chunks[0].text), (0..14, "One paragraph."));
 /// # Ok(())
 /// # }

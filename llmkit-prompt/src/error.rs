@@ -69,6 +69,31 @@ pub enum Error {
         #[source]
         source: Box<minijinja::Error>,
     },
+    /// A prompt's file is malformed.
+    #[error("{file} is not a prompt: {reason}")]
+    PromptFile {
+        /// The file.
+        file: String,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// A prompt that should take the place of another wants variables that it won't be given.
+    #[error(
+        "`{prompt}` can't be used here: it wants {}, but will be given {} only",
+        quoted(wanted),
+        quoted(supplied)
+    )]
+    NotSupplied {
+        /// The prompt's name.
+        prompt: String,
+        /// The variables that nobody supplies.
+        wanted: Vec<String>,
+        /// Those that are supplied.
+        supplied: Vec<String>,
+    },
+    /// A model failed to answer.
+    #[error(transparent)]
+    Model(#[from] llmkit_core::Error),
     /// A text cannot be cut into pieces as small as asked for.
     #[error("cannot cut into pieces of {max_tokens} tokens: {text:?} alone takes {needed}; allow more")]
     ChunkTooSmall {
