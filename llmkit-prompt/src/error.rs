@@ -104,6 +104,35 @@ pub enum Error {
         /// That piece.
         text: String,
     },
+    /// A document does not fit into what a model reads at once.
+    #[error("prompt and answer take {tokens} tokens and may have {context}: cut the document, or take a strategy that does")]
+    DocumentTooLong {
+        /// The tokens of the prompt, with the document, and of the longest answer.
+        tokens: usize,
+        /// The tokens that both may have together.
+        context: usize,
+    },
+    /// What a model reads at once does not even hold the prompt without the document.
+    #[error("the prompt without a document and the answer need {needed} of {context} tokens: allow more, or a shorter answer")]
+    NoRoom {
+        /// The tokens that prompt and answer may have together.
+        context: usize,
+        /// What they need before there is any document.
+        needed: usize,
+    },
+    /// Texts that are made into one do not become fewer.
+    #[error(
+        "after {levels} levels there still are {left} texts to be made one, with {room} tokens for them in a prompt: \
+         allow a longer context, shorter answers or more levels"
+    )]
+    TooManyLevels {
+        /// How many texts there are.
+        left: usize,
+        /// How many levels there were.
+        levels: usize,
+        /// The tokens for the texts in a prompt.
+        room: usize,
+    },
     /// An action of a [`pearl`](crate::pearl) list is unusable.
     #[error("action `{action}`: {reason}")]
     Action {

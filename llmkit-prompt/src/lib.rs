@@ -57,11 +57,13 @@ pub mod builtin;
 pub mod chunks;
 pub mod minutes;
 pub mod pearl;
+pub mod summary;
 pub mod testing;
 
 mod chat;
 mod error;
 mod file;
+mod long;
 mod mentions;
 mod run;
 mod template;

@@ -115,7 +115,7 @@ fn english(text: &str, meeting: NaiveDate) -> Result<ResolvedDate, Undated> {
         .map(|word| word.trim_matches(|letter: char| matches!(letter, '.' | '!' | '?' | '"' | '(' | ')')))
         .filter(|word| !word.is_empty())
         .collect();
-    let mut words = without_time_of_day(&words);
+    let mut words = words.as_slice();
     const BEFORE: [&str; 12] =
         ["by", "on", "before", "until", "till", "due", "for", "at", "no", "later", "than", "latest"];
     while let [first, rest @ ..] = words
@@ -126,6 +126,7 @@ fn english(text: &str, meeting: NaiveDate) -> Result<ResolvedDate, Undated> {
     if let ["the", rest @ ..] = words {
         words = rest;
     }
+    let words = without_time_of_day(words);
     let counted = |days: u64| found(meeting.checked_add_days(Days::new(days)), DateRule::Counted);
     match words {
         [] => Err(Undated::NotUnderstood),
@@ -188,7 +189,7 @@ fn without_time_of_day<'a, 'b>(words: &'a [&'b str]) -> &'a [&'b str] {
         [rest @ .., "at", clock] if is_clock(clock) => rest,
         [rest @ .., "end", "of", "day"] if !rest.is_empty() => rest,
         [rest @ .., "morning" | "afternoon" | "evening" | "night" | "noon" | "eod" | "cob" | "latest"] if !rest.is_empty() => {
-            if let [rest @ .., "at" | "at the" | "in", "the"] = rest { rest } else { rest.strip_suffix(&["at"]).unwrap_or(rest) }
+            if let [rest @ .., "at" | "in", "the"] | [rest @ .., "at"] = rest { rest } else { rest }
         }
         words => words,
     }
@@ -254,7 +255,7 @@ fn calendar(words: &[&str], meeting: NaiveDate) -> Result<ResolvedDate, Undated>
             let (month, day) = month(name).zip(ordinal(day)).ok_or(Undated::NotUnderstood)?;
             found(NaiveDate::from_ymd_opt(year, month, day), DateRule::Stated)
         }
-        [day] if day.ends_with(["t", "d", "h"].map(|end| end.chars().next().unwrap_or(' ')).as_slice()) => {
+        [day] if day.ends_with(|letter: char| letter.is_ascii_alphabetic()) => {
             day_of_month(ordinal(day).ok_or(Undated::NotUnderstood)?, meeting)
         }
         _ => Err(Undated::NotUnderstood),

@@ -200,6 +200,10 @@ pub(super) struct TurnBuilder {
 }
 
 impl TurnBuilder {
+    pub(super) fn new(speaker: Option<String>, start: Option<Duration>) -> Self {
+        Self { speaker, start, ..Self::default() }
+    }
+
     /// Adds what stands at `source` as it is.
     pub(super) fn push(&mut self, text: &str, source: Range<usize>) {
         self.replaced(&text[source.clone()], source);
