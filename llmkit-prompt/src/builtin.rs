@@ -4,6 +4,9 @@ use crate::{ChatPrompt, file};
 
 /// The files by name.
 const FILES: &[(&str, &str)] = &[
+    ("minutes/again", include_str!("../prompts/minutes/again.md")),
+    ("minutes/extract", include_str!("../prompts/minutes/extract.md")),
+    ("minutes/schema", include_str!("../prompts/minutes/schema.md")),
     ("pearl/execute", include_str!("../prompts/pearl/execute.md")),
     ("pearl/merge", include_str!("../prompts/pearl/merge.md")),
     ("pearl/mine", include_str!("../prompts/pearl/mine.md")),
