@@ -54,11 +54,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod builtin;
+pub mod chunks;
+pub mod minutes;
+pub mod pearl;
+pub mod summary;
 pub mod testing;
 
 mod chat;
 mod error;
 mod file;
+mod long;
 mod mentions;
 mod run;
 mod template;
