@@ -3,8 +3,11 @@
 use crate::{ChatPrompt, file};
 
 /// The files by name.
-const FILES: &[(&str, &str)] =
-    &[("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md"))];
+const FILES: &[(&str, &str)] = &[
+    ("memory/recap", include_str!("../prompts/memory/recap.md")),
+    ("memory/summary", include_str!("../prompts/memory/summary.md")),
+    ("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md")),
+];
 
 /// The built-in prompt `name`.
 ///
