@@ -35,7 +35,7 @@ pub(super) async fn reason(
     let Some((prompt, question)) = extraction else {
         return match extract.answer(&reply.message.content) {
             Some(answer) => Ok(Reasoned::new(answer, rationale)),
-            None => Err(no_answer(method, extract, &reply)),
+            None => Err(no_answer(method, extract.expected(), &reply)),
         };
     };
     let mut conversation = messages;
@@ -44,7 +44,7 @@ pub(super) async fn reason(
     let reply = run.chat("extract", ChatRequest::new(conversation)).await?;
     match extract.answer_alone(&reply.message.content) {
         Some(answer) => Ok(Reasoned::new(answer, rationale)),
-        None => Err(no_answer(method, extract, &reply)),
+        None => Err(no_answer(method, extract.expected(), &reply)),
     }
 }
 
@@ -57,10 +57,10 @@ pub(super) fn written(reply: &ChatResponse) -> String {
     }
 }
 
-pub(super) fn no_answer(method: &str, extract: &Extract, reply: &ChatResponse) -> Error {
+pub(super) fn no_answer(method: &str, expected: &'static str, reply: &ChatResponse) -> Error {
     Error::NoAnswer {
         method: method.to_owned(),
-        expected: extract.expected(),
+        expected,
         text: reply.message.content.clone(),
         cut_off: reply.finish_reason == FinishReason::Length,
     }

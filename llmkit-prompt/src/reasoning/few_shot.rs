@@ -68,18 +68,18 @@ impl FewShotCot {
     /// # Errors
     /// What rendering an example reports.
     pub fn new(examples: impl IntoIterator<Item = WorkedExample>) -> Result<Self> {
-        Self::with_example_prompt(examples, &builtin::prompt("reasoning/few_shot_cot_example"))
+        Self::with_example_prompt(examples, builtin::prompt("reasoning/few_shot_cot_example"))
     }
 
     /// Shows these examples in the form of `prompt`, which may use `question`, `rationale` and `answer`.
     ///
     /// # Errors
-    /// [`Error::Variables`](crate::Error::Variables) where the prompt wants something else, and what rendering it reports.
+    /// [`Error::NotSupplied`](crate::Error::NotSupplied) where the prompt wants something else, and what rendering it reports.
     pub fn with_example_prompt(
         examples: impl IntoIterator<Item = WorkedExample>,
-        prompt: &ChatPrompt,
+        prompt: ChatPrompt,
     ) -> Result<Self> {
-        prompt.supplied_by(&["question", "rationale", "answer"])?;
+        let prompt = prompt.supplied_by(&["question", "rationale", "answer"])?;
         let mut messages = Vec::new();
         for example in examples {
             messages.extend(prompt.render(example)?);
@@ -106,10 +106,9 @@ impl FewShotCot {
     /// Another prompt for the question; it may use `question`, `kind` and `detail`. Its system turns go before the examples.
     ///
     /// # Errors
-    /// [`Error::Variables`](crate::Error::Variables) where it wants something else.
+    /// [`Error::NotSupplied`](crate::Error::NotSupplied) where it wants something else.
     pub fn with_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&Asked::NAMES)?;
-        self.prompt = prompt;
+        self.prompt = prompt.supplied_by(&Asked::NAMES)?;
         Ok(self)
     }
 }

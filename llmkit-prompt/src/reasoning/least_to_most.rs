@@ -65,10 +65,9 @@ impl LeastToMost {
     /// Another prompt that breaks the question up; it may use `question` and `limit`.
     ///
     /// # Errors
-    /// [`Error::Variables`](crate::Error::Variables) where it wants something else.
+    /// [`Error::NotSupplied`](crate::Error::NotSupplied) where it wants something else.
     pub fn with_decompose_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&["question", "limit"])?;
-        self.decompose = prompt;
+        self.decompose = prompt.supplied_by(&["question", "limit"])?;
         Ok(self)
     }
 
@@ -78,8 +77,7 @@ impl LeastToMost {
     /// # Errors
     /// As [`with_decompose_prompt`](Self::with_decompose_prompt).
     pub fn with_solve_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&["question", "solved", "subquestion", "is_last", "kind", "detail"])?;
-        self.solve = prompt;
+        self.solve = prompt.supplied_by(&["question", "solved", "subquestion", "is_last", "kind", "detail"])?;
         Ok(self)
     }
 
@@ -132,7 +130,7 @@ impl Reasoner for LeastToMost {
         }
         let reply = run.chat("answer", ChatRequest::new(self.messages(question, &steps, None)?)).await?;
         let Some(answer) = self.extract.answer(&reply.message.content) else {
-            return Err(no_answer(self.name(), &self.extract, &reply));
+            return Err(no_answer(self.name(), self.extract.expected(), &reply));
         };
         Ok(Reasoned::new(answer, written(&reply)).with_evidence(Evidence::Steps(steps)))
     }

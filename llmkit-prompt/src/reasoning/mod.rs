@@ -19,7 +19,7 @@
 //!
 //! assert_eq!(found.value.answer, "12");
 //! assert_eq!(found.value.rationale, "3 boxes of 4 eggs are 12 eggs.\nAnswer: 12");
-//! assert_eq!(found.trace.calls(), 3);
+//! assert_eq!(found.trace.calls().count(), 3);
 //! # Ok(())
 //! # }
 //! ```

@@ -48,10 +48,9 @@ impl PlanAndSolve {
     /// Another prompt; it may use `question`, `kind` and `detail` (see [`Extract`]).
     ///
     /// # Errors
-    /// [`Error::Variables`](crate::Error::Variables) where it wants something else.
+    /// [`Error::NotSupplied`](crate::Error::NotSupplied) where it wants something else.
     pub fn with_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&Asked::NAMES)?;
-        self.prompt = prompt;
+        self.prompt = prompt.supplied_by(&Asked::NAMES)?;
         Ok(self)
     }
 }

@@ -9,6 +9,11 @@ pub(super) struct Sampled<'a> {
 }
 
 impl Sampled<'_> {
+    /// For traces, which hold requests as they were before they came here.
+    pub(super) fn describe(&self) -> String {
+        format!("seed {}, and temperature {} where a request sets none", self.seed, self.temperature)
+    }
+
     fn settings(&self, mut request: ChatRequest) -> ChatRequest {
         request.temperature.get_or_insert(self.temperature);
         // Nested sampling: the odd factor keeps the seeds of two levels from meeting.

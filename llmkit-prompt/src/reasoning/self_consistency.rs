@@ -126,8 +126,12 @@ impl<R: Reasoner> SelfConsistency<R> {
             seed: self.seed.wrapping_add(sample as u64),
         };
         let models: Vec<Sampled<'_>> = samples.clone().map(model).collect();
-        let parts: Vec<Run<'_>> =
-            samples.zip(&models).map(|(sample, model)| Run::new(format!("sample {}", sample + 1), model)).collect();
+        let mut parts: Vec<Run<'_>> = Vec::with_capacity(models.len());
+        for (sample, model) in samples.zip(&models) {
+            let part = Run::new(format!("sample {}", sample + 1), model);
+            part.note(model.describe());
+            parts.push(part);
+        }
         let attempts: Vec<_> = parts.iter().map(|part| self.reasoner.run_in(part, question)).collect();
         let outcomes = stream::iter(attempts).buffered(self.concurrency).collect().await;
         for part in parts {

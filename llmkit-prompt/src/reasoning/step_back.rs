@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::chain::{no_answer, written};
 use super::{Evidence, Extract, Reasoned, Reasoner, Step};
-use crate::{ChatPrompt, Error, Result, Run, builtin};
+use crate::{ChatPrompt, Result, Run, builtin};
 
 /// Step-back prompting: the model first asks for the law or background behind the question, answers that, and then the question with it.
 ///
@@ -25,7 +25,7 @@ use crate::{ChatPrompt, Error, Result, Run, builtin};
 /// ]);
 /// let found = pollster::block_on(StepBack::new().run(&model, "In which month are Sydney's days longest?"))?;
 /// assert_eq!(found.value.answer, "December");
-/// assert_eq!(found.trace.calls(), 3);
+/// assert_eq!(found.trace.calls().count(), 3);
 /// # Ok::<(), llmkit_prompt::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -56,10 +56,9 @@ impl StepBack {
     /// Another prompt for the step-back question; it may use `question`.
     ///
     /// # Errors
-    /// [`Error::Variables`](crate::Error::Variables) where it wants something else.
+    /// [`Error::NotSupplied`](crate::Error::NotSupplied) where it wants something else.
     pub fn with_question_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&["question"])?;
-        self.question = prompt;
+        self.question = prompt.supplied_by(&["question"])?;
         Ok(self)
     }
 
@@ -68,8 +67,7 @@ impl StepBack {
     /// # Errors
     /// As [`with_question_prompt`](Self::with_question_prompt).
     pub fn with_principles_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&["question", "step_back_question"])?;
-        self.principles = prompt;
+        self.principles = prompt.supplied_by(&["question", "step_back_question"])?;
         Ok(self)
     }
 
@@ -78,8 +76,7 @@ impl StepBack {
     /// # Errors
     /// As [`with_question_prompt`](Self::with_question_prompt).
     pub fn with_answer_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&["question", "step_back_question", "principles", "kind", "detail"])?;
-        self.answer = prompt;
+        self.answer = prompt.supplied_by(&["question", "step_back_question", "principles", "kind", "detail"])?;
         Ok(self)
     }
 }
@@ -105,10 +102,7 @@ impl Reasoner for StepBack {
         let reply = run.chat("step back", ChatRequest::new(self.question.render(&values)?)).await?;
         let step_back_question = reply.message.content.trim().to_owned();
         if step_back_question.is_empty() {
-            return Err(Error::NoAnswer {
-                expected: "a more general question",
-                ..no_answer(self.name(), &self.extract, &reply)
-            });
+            return Err(no_answer(self.name(), "a more general question", &reply));
         }
         values["step_back_question"] = json!(step_back_question);
         let reply = run.chat("principles", ChatRequest::new(self.principles.render(&values)?)).await?;
@@ -116,7 +110,7 @@ impl Reasoner for StepBack {
         values["principles"] = json!(principles);
         let reply = run.chat("answer", ChatRequest::new(self.answer.render(&values)?)).await?;
         let Some(answer) = self.extract.answer(&reply.message.content) else {
-            return Err(no_answer(self.name(), &self.extract, &reply));
+            return Err(no_answer(self.name(), self.extract.expected(), &reply));
         };
         let steps = vec![Step { question: step_back_question, answer: principles }];
         Ok(Reasoned::new(answer, written(&reply)).with_evidence(Evidence::Steps(steps)))

@@ -181,10 +181,9 @@ impl<R: Reasoner, V: Verifier> VerifiedReasoner<R, V> {
     /// and `detail`.
     ///
     /// # Errors
-    /// [`Error::Variables`] where it wants something else.
+    /// [`Error::NotSupplied`] where it wants something else.
     pub fn with_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&SUPPLIED)?;
-        self.prompt = prompt;
+        self.prompt = prompt.supplied_by(&SUPPLIED)?;
         Ok(self)
     }
 }

@@ -54,10 +54,9 @@ impl ZeroShotCot {
     /// Another prompt for the reasoning; it may use `question`, `kind` and `detail` (see [`Extract`]).
     ///
     /// # Errors
-    /// [`Error::Variables`](crate::Error::Variables) where it wants something else.
+    /// [`Error::NotSupplied`](crate::Error::NotSupplied) where it wants something else.
     pub fn with_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&Asked::NAMES)?;
-        self.prompt = prompt;
+        self.prompt = prompt.supplied_by(&Asked::NAMES)?;
         Ok(self)
     }
 
@@ -66,8 +65,7 @@ impl ZeroShotCot {
     /// # Errors
     /// As [`with_prompt`](Self::with_prompt).
     pub fn with_extraction_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&Asked::NAMES)?;
-        self.extraction = Some(prompt);
+        self.extraction = Some(prompt.supplied_by(&Asked::NAMES)?);
         Ok(self)
     }
 }

@@ -67,6 +67,8 @@ pub(super) fn requests(
                 requests.extend((0..samples).map(|index| sampled(messages.clone(), index, samples)));
             }
         }
+        // A single candidate needs no votes.
+        Evaluate::Vote { .. } if candidates.len() < 2 => {}
         Evaluate::Vote { votes } => {
             let messages = method.prompts.vote.render(json!({ "question": question, "candidates": candidates }))?;
             requests.extend((0..votes).map(|index| sampled(messages.clone(), index, votes)));
@@ -93,6 +95,7 @@ pub(super) fn read(evaluate: Evaluate, run: &Run<'_>, candidates: usize, replies
                 scores.iter().map(score).sum::<f64>() / samples as f64
             })
             .collect(),
+        Evaluate::Vote { .. } if candidates < 2 => vec![1.0; candidates],
         Evaluate::Vote { votes } => {
             let mut counts = vec![0_usize; candidates];
             for reply in replies {

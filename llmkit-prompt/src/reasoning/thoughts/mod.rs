@@ -178,11 +178,10 @@ impl TreeOfThoughts {
     /// (`question`, `thoughts`).
     ///
     /// # Errors
-    /// [`Error::Variables`] where one wants something else.
+    /// [`Error::NotSupplied`] where one wants something else.
     pub fn with_generate_prompts(mut self, propose: ChatPrompt, sample: ChatPrompt) -> Result<Self> {
-        propose.supplied_by(&["question", "thoughts", "count"])?;
-        sample.supplied_by(&["question", "thoughts"])?;
-        (self.prompts.propose, self.prompts.sample) = (propose, sample);
+        self.prompts.propose = propose.supplied_by(&["question", "thoughts", "count"])?;
+        self.prompts.sample = sample.supplied_by(&["question", "thoughts"])?;
         Ok(self)
     }
 
@@ -190,21 +189,19 @@ impl TreeOfThoughts {
     /// and one that chooses among several (`question`, `candidates`), whose replies must give the number of one.
     ///
     /// # Errors
-    /// [`Error::Variables`] where one wants something else.
+    /// [`Error::NotSupplied`] where one wants something else.
     pub fn with_evaluate_prompts(mut self, value: ChatPrompt, vote: ChatPrompt) -> Result<Self> {
-        value.supplied_by(&["question", "thoughts"])?;
-        vote.supplied_by(&["question", "candidates"])?;
-        (self.prompts.value, self.prompts.vote) = (value, vote);
+        self.prompts.value = value.supplied_by(&["question", "thoughts"])?;
+        self.prompts.vote = vote.supplied_by(&["question", "candidates"])?;
         Ok(self)
     }
 
     /// Another prompt that draws the answer from the chosen steps (`question`, `thoughts`, `kind`, `detail`).
     ///
     /// # Errors
-    /// [`Error::Variables`] where it wants something else.
+    /// [`Error::NotSupplied`] where it wants something else.
     pub fn with_answer_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        prompt.supplied_by(&["question", "thoughts", "kind", "detail"])?;
-        self.prompts.answer = prompt;
+        self.prompts.answer = prompt.supplied_by(&["question", "thoughts", "kind", "detail"])?;
         Ok(self)
     }
 
@@ -271,7 +268,7 @@ impl Reasoner for TreeOfThoughts {
         }))?;
         let reply = run.chat("answer", ChatRequest::new(messages)).await?;
         let Some(answer) = self.extract.answer(&reply.message.content) else {
-            return Err(no_answer(self.name(), &self.extract, &reply));
+            return Err(no_answer(self.name(), self.extract.expected(), &reply));
         };
         let mut rationale = thoughts;
         let last = written(&reply);

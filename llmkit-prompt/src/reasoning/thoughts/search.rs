@@ -1,5 +1,5 @@
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use llmkit_core::ChatRequest;
+use futures_util::stream::{self, StreamExt as _};
+use llmkit_core::{ChatRequest, ChatResponse};
 use serde::Serialize;
 
 use super::tree::{Thought, ThoughtState, ThoughtTree};
@@ -149,15 +149,21 @@ impl<'a> Searcher<'a> {
     /// Makes and judges the next thoughts of all `places`. Gives nothing, and says why in the tree, where a limit forbids it.
     async fn expand(&mut self, places: &[Option<usize>]) -> Result<Vec<usize>> {
         let method = self.method;
-        let paths: Vec<Vec<&str>> = places.iter().map(|place| self.path(*place)).collect();
         let each = method.generate.calls(method.breadth);
-        if !self.allowed(each * places.len()) {
+        let most = places.len().saturating_mul(method.breadth);
+        let calls = each.saturating_mul(places.len()).saturating_add(method.evaluate.calls(most));
+        if self.calls.saturating_add(calls) > method.max_calls {
+            self.tree.stopped = Some(format!(
+                "{} calls were made, and up to {calls} more would pass the limit of {}",
+                self.calls, method.max_calls
+            ));
             return Ok(Vec::new());
         }
         let mut requests = Vec::new();
-        for path in &paths {
+        for place in places {
+            let path = place.map(|index| self.tree.path(index)).unwrap_or_default();
             for index in 0..each {
-                requests.push(generate::request(method, self.question, path, index)?);
+                requests.push(generate::request(method, self.question, &path, index)?);
             }
         }
         let replies = self.ask("generate", requests).await?;
@@ -183,43 +189,25 @@ impl<'a> Searcher<'a> {
     }
 
     async fn judge(&mut self, made: &[usize]) -> Result<()> {
-        let method = self.method;
-        if made.is_empty() || !self.allowed(method.evaluate.calls(made.len())) {
-            return Ok(());
-        }
         let candidates: Vec<Vec<&str>> = made.iter().map(|index| self.tree.path(*index)).collect();
-        let requests = evaluate::requests(method, self.question, &candidates)?;
+        let requests = evaluate::requests(self.method, self.question, &candidates)?;
         let replies = self.ask("evaluate", requests).await?;
-        let values = evaluate::read(method.evaluate, self.run, made.len(), &replies);
+        let values = evaluate::read(self.method.evaluate, self.run, made.len(), &replies);
         for (index, value) in made.iter().zip(values) {
             self.tree.thoughts[*index].value = value;
         }
         Ok(())
     }
 
-    fn path(&self, place: Option<usize>) -> Vec<&str> {
-        place.map(|index| self.tree.path(index)).unwrap_or_default()
-    }
-
-    /// Books `calls` calls, unless that is more than there may be.
-    fn allowed(&mut self, calls: usize) -> bool {
-        let limit = self.method.max_calls;
-        let allowed = self.calls.saturating_add(calls) <= limit;
-        if allowed {
-            self.calls += calls;
-        } else {
-            self.tree.stopped = Some(format!("{} calls were made, {calls} more would pass the limit of {limit}", self.calls));
+    /// The replies' texts, in the requests' order, in which they are recorded too.
+    async fn ask(&mut self, step: &str, requests: Vec<ChatRequest>) -> Result<Vec<String>> {
+        let parts: Vec<Run<'_>> =
+            (0..requests.len()).map(|_| self.run.part(format!("call {}", { self.calls += 1; self.calls }))).collect();
+        let calls: Vec<_> = parts.iter().zip(requests).map(|(part, request)| part.chat(step, request)).collect();
+        let replies: Vec<Result<ChatResponse>> = stream::iter(calls).buffered(self.method.concurrency).collect().await;
+        for part in parts {
+            self.run.include(part);
         }
-        allowed
-    }
-
-    /// The replies' texts, in the requests' order.
-    async fn ask(&self, step: &str, requests: Vec<ChatRequest>) -> Result<Vec<String>> {
-        let calls: Vec<_> = requests.into_iter().map(|request| self.run.chat(step, request)).collect();
-        stream::iter(calls)
-            .buffered(self.method.concurrency)
-            .map_ok(|reply| reply.message.content)
-            .try_collect()
-            .await
+        replies.into_iter().map(|reply| Ok(reply?.message.content)).collect()
     }
 }
