@@ -20,6 +20,8 @@ const FILES: &[(&str, &str)] = &[
     ("summary/part", include_str!("../prompts/summary/part.md")),
     ("summary/refine", include_str!("../prompts/summary/refine.md")),
     ("summary/whole", include_str!("../prompts/summary/whole.md")),
+    ("memory/recap", include_str!("../prompts/memory/recap.md")),
+    ("memory/summary", include_str!("../prompts/memory/summary.md")),
     ("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md")),
 ];
 

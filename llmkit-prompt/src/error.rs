@@ -1,4 +1,5 @@
-use std::fmt;
+use std::path::PathBuf;
+use std::{fmt, io};
 
 /// What can go wrong with a prompt. Each message says where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,67 @@ pub enum Error {
         wanted: Vec<String>,
         /// Those that are supplied.
         supplied: Vec<String>,
+    },
+    /// Worked examples cannot be used.
+    #[error("{origin}:{number}: {reason}")]
+    Example {
+        /// The file, or what else they come from.
+        origin: String,
+        /// The line or, where there are no lines, the example, from 1.
+        number: usize,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// A selector of examples broke its contract.
+    #[error("the selector `{selector}`: expected {expected}, found {found}")]
+    Selection {
+        /// The selector's name.
+        selector: String,
+        /// What a selector must give back.
+        expected: String,
+        /// What it gave back.
+        found: String,
+    },
+    /// A setting is out of range.
+    #[error("{setting}: expected {expected}, found {found}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What would be accepted.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// An embedder's vectors cannot be used.
+    #[error("embedder `{embedder}`: expected {expected}, found {found}")]
+    Embedding {
+        /// The embedder's identity.
+        embedder: String,
+        /// What was needed.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// A conversation cannot be remembered as it was asked for.
+    #[error("memory `{memory}`: expected {expected}, found {found}")]
+    Memory {
+        /// The memory, or the file of a conversation.
+        memory: String,
+        /// What was needed.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// The operating system refused to read or write a file.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as a verb: `"read"`, `"write"`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
     },
     /// A model failed to answer.
     #[error(transparent)]

@@ -41,6 +41,8 @@
 //! - [`builtin`]: the prompts that come with the crate, each a file to read and replace.
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
 //! - [`testing`]: models with known answers.
+//! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
+//! - [`memory`]: what of a long conversation a model is shown.
 //! - [`Error`] and [`VariableProblem`]: what can be wrong, and where.
 //!
 //! # Features
@@ -58,9 +60,12 @@ pub mod chunks;
 pub mod minutes;
 pub mod pearl;
 pub mod summary;
+pub mod few_shot;
+pub mod memory;
 pub mod testing;
 
 mod chat;
+mod embeddings;
 mod error;
 mod file;
 mod long;
