@@ -4,8 +4,8 @@ use chrono::NaiveDate;
 
 use super::draft::{Draft, DraftAction};
 use super::{
-    ActionItem, Decision, Due, Evidence, Minutes, Owner, QuoteFinder, Rejected, RejectedKind, Topic, Transcript, Undated,
-    Unverified, dates, resolve_date, speech,
+    ActionItem, Decision, Due, Evidence, Minutes, Owner, QuoteFinder, Rejected, RejectedKind, Topic,
+    Transcript, Undated, Unverified, dates, resolve_date, speech,
 };
 
 /// How many turns before and after the evidence a date may be said.
@@ -104,7 +104,9 @@ impl<'a> Checker<'a> {
         }
         let is_part = |speaker: &&&str| {
             let speaker = speaker.to_lowercase();
-            speaker == lower || speaker.split_whitespace().any(|word| word == lower) || speaker.starts_with(&format!("{lower} "))
+            speaker == lower
+                || speaker.split_whitespace().any(|word| word == lower)
+                || speaker.starts_with(&format!("{lower} "))
         };
         let mut speakers = self.speakers.iter().filter(is_part);
         if let (Some(speaker), None) = (speakers.next(), speakers.next()) {
@@ -119,7 +121,8 @@ impl<'a> Checker<'a> {
             Evidence::Verified { range, .. } => {
                 let turns = self.transcript.turns();
                 let first = turns.partition_point(|turn| turn.range.end <= range.start).saturating_sub(NEAR);
-                let last = (turns.partition_point(|turn| turn.range.start < range.end) + NEAR).min(turns.len());
+                let last =
+                    (turns.partition_point(|turn| turn.range.start < range.end) + NEAR).min(turns.len());
                 let near: Vec<&str> = turns[first..last].iter().map(|turn| turn.spoken.as_str()).collect();
                 QuoteFinder::new(&near.join(" ")).contains(text)
             }
@@ -144,8 +147,23 @@ impl<'a> Checker<'a> {
 /// What a model says, unless that is that there is nothing to say.
 fn said(text: &str) -> Option<&str> {
     const NOTHING: [&str; 17] = [
-        "", "none", "null", "n/a", "na", "unknown", "unspecified", "not specified", "not stated", "not mentioned", "unassigned",
-        "tbd", "-", "?", "无", "未知", "未提及",
+        "",
+        "none",
+        "null",
+        "n/a",
+        "na",
+        "unknown",
+        "unspecified",
+        "not specified",
+        "not stated",
+        "not mentioned",
+        "unassigned",
+        "tbd",
+        "-",
+        "?",
+        "无",
+        "未知",
+        "未提及",
     ];
     let text = text.trim();
     let bare = text.trim_matches(|letter: char| matches!(letter, '.' | '(' | ')' | '"'));

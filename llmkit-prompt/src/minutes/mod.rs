@@ -31,7 +31,7 @@
 //! assert_eq!(item.owner.as_ref().unwrap().name, "Ben Ode");
 //! assert_eq!(item.due.as_ref().unwrap().date, Some("2026-11-25".parse().unwrap()));
 //! assert!(minutes.to_markdown().contains("- [ ] **Ben Ode**: Write the release notes., due 2026-11-25"));
-//! # llmkit_prompt::Result::Ok(())
+//! # Ok::<(), llmkit_prompt::Error>(())
 //! # }).unwrap();
 //! ```
 //!

@@ -153,9 +153,13 @@ impl MinutesTaker {
             let needed = needed + SCHEMA_TOKENS + self.limits.answer_tokens;
             let room = context.checked_sub(needed).filter(|room| *room > 0);
             let room = room.ok_or(Error::NoRoom { context, needed })?;
-            parts = cut(&text, room, self.limits.counter.as_ref())?.into_iter().map(|chunk| chunk.text).collect();
+            parts =
+                cut(&text, room, self.limits.counter.as_ref())?.into_iter().map(|chunk| chunk.text).collect();
             if parts.len() > 1 {
-                run.note(format!("the transcript was cut into {} parts of at most {room} tokens", parts.len()));
+                run.note(format!(
+                    "the transcript was cut into {} parts of at most {room} tokens",
+                    parts.len()
+                ));
             }
         }
         let mut work = Vec::with_capacity(parts.len());
