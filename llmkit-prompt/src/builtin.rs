@@ -1,0 +1,55 @@
+//! The prompts that come with the crate. Each is a file under `prompts/`, to be read, copied and replaced.
+
+use crate::{ChatPrompt, file};
+
+/// The files by name.
+const FILES: &[(&str, &str)] = &[
+    ("pearl/execute", include_str!("../prompts/pearl/execute.md")),
+    ("pearl/merge", include_str!("../prompts/pearl/merge.md")),
+    ("pearl/mine", include_str!("../prompts/pearl/mine.md")),
+    ("pearl/plain", include_str!("../prompts/pearl/plain.md")),
+    ("pearl/plan", include_str!("../prompts/pearl/plan.md")),
+    ("pearl/refine", include_str!("../prompts/pearl/refine.md")),
+    ("pearl/repair", include_str!("../prompts/pearl/repair.md")),
+    ("pearl/route", include_str!("../prompts/pearl/route.md")),
+    ("pearl/simplify", include_str!("../prompts/pearl/simplify.md")),
+    ("summary/combine", include_str!("../prompts/summary/combine.md")),
+    ("summary/part", include_str!("../prompts/summary/part.md")),
+    ("summary/refine", include_str!("../prompts/summary/refine.md")),
+    ("summary/whole", include_str!("../prompts/summary/whole.md")),
+    ("memory/recap", include_str!("../prompts/memory/recap.md")),
+    ("memory/summary", include_str!("../prompts/memory/summary.md")),
+    ("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md")),
+];
+
+/// The built-in prompt `name`.
+///
+/// # Panics
+/// If there is none of this name; [`names`] lists them.
+pub fn prompt(name: &str) -> ChatPrompt {
+    let text =
+        source(name).unwrap_or_else(|| panic!("expected the name of a built-in prompt, found `{name}`"));
+    file::chat_prompt(name, text).expect("a test checks that every built-in prompt is valid")
+}
+
+/// The text of the file of the built-in prompt `name`, if there is one.
+pub fn source(name: &str) -> Option<&'static str> {
+    FILES.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// The names of all built-in prompts.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(name, _)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_prompt_is_valid_and_named_as_its_file() {
+        for name in names() {
+            assert_eq!(prompt(name).name(), name);
+        }
+    }
+}
