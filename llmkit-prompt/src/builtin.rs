@@ -4,6 +4,11 @@ use crate::{ChatPrompt, file};
 
 /// The files by name.
 const FILES: &[(&str, &str)] = &[
+    ("agent/last_answer", include_str!("../prompts/agent/last_answer.md")),
+    ("agent/react", include_str!("../prompts/agent/react.md")),
+    ("agent/retry", include_str!("../prompts/agent/retry.md")),
+    ("agent/text", include_str!("../prompts/agent/text.md")),
+    ("agent/untrusted", include_str!("../prompts/agent/untrusted.md")),
     ("pearl/execute", include_str!("../prompts/pearl/execute.md")),
     ("pearl/merge", include_str!("../prompts/pearl/merge.md")),
     ("pearl/mine", include_str!("../prompts/pearl/mine.md")),

@@ -11,7 +11,7 @@ use super::tool::with_causes;
 use super::wire::{Read, Reply, Wire};
 use super::{Agent, AgentEvent, AgentRun, Limit, Limits, Outcome};
 use crate::run::add;
-use crate::{Error, Result, Run};
+use crate::{Result, Run};
 
 /// One task under way.
 pub(super) struct Drive<'a> {

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
-use futures_util::future::{Either, FutureExt, select};
+use futures_util::future::{BoxFuture, Either, FutureExt, select};
 use futures_util::stream::{self, StreamExt};
 use llmkit_core::{Message, ToolCall, Usage};
 use serde_json::{Value, json};
@@ -54,16 +54,20 @@ impl<'a> Drive<'a> {
         let (planned, mut end) = self.plan(calls).await;
         let agent = self.agent;
         let mut results: Vec<Option<Ran>> = planned.iter().map(|_| None).collect();
-        let work = planned.iter().enumerate().map(|(index, planned)| async move {
-            let ran = match &planned.plan {
-                Plan::Not(result) => Ran::nothing(result.clone()),
-                Plan::Go(entry, arguments) => {
-                    agent.tell(|| AgentEvent::ToolStarted(planned.call.clone()));
-                    run_one(entry, &planned.call, arguments.clone()).await
-                }
+        let work = planned.iter().enumerate().map(|(index, planned)| {
+            let run = async move {
+                let ran = match &planned.plan {
+                    Plan::Not(result) => Ran::nothing(result.clone()),
+                    Plan::Go(entry, arguments) => {
+                        agent.tell(|| AgentEvent::ToolStarted(planned.call.clone()));
+                        run_one(entry, &planned.call, arguments.clone()).await
+                    }
+                };
+                (index, ran)
             };
-            (index, ran)
+            run.boxed()
         });
+        let work: Vec<BoxFuture<'_, (usize, Ran)>> = work.collect();
         let mut running = stream::iter(work).buffer_unordered(agent.limits.side_by_side.max(1));
         loop {
             match self.watch.over(running.next()).await {

@@ -289,13 +289,8 @@ pub(super) fn arguments(input: &str, parameters: &Value) -> Result<(Value, Optio
         let note = format!("the bare input was taken as `{only}`");
         return Ok((Value::Object(Map::from_iter([(only.clone(), value)])), Some(note)));
     }
-    match crate::parse::json::<Value>(text) {
-        Ok(object @ Value::Object(_)) => Ok((object, Some("the input's JSON was repaired".to_owned()))),
-        _ => {
-            let found: String = text.chars().take(80).collect();
-            Err(format!("the input must be one JSON object, found `{found}`"))
-        }
-    }
+    let found: String = text.chars().take(80).collect();
+    Err(format!("the input must be one JSON object, found `{found}`"))
 }
 
 /// The value of `name=value`.

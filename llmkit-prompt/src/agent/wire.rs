@@ -1,5 +1,5 @@
 use llmkit_core::{ChatRequest, ChatResponse, FinishReason, LanguageModel, Message, Role, ToolCall, ToolChoice};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::agent::Prompts;
