@@ -153,6 +153,41 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A tool doesn't fit into a toolbox.
+    #[error("tool `{tool}`: expected {expected}, found {found}")]
+    Tool {
+        /// The tool's name.
+        tool: String,
+        /// What a toolbox takes.
+        expected: String,
+        /// What the tool is.
+        found: String,
+    },
+    /// An agent was to use tool calls that its model doesn't have.
+    #[error(
+        "`{model}` has no tool calls of its own: expected a model with the capability `tools`, or an agent with \
+         `Protocol::Auto` or `Protocol::ReAct`"
+    )]
+    Protocol {
+        /// The model's name.
+        model: String,
+    },
+    /// An agent came to no answer. What it did is in its [`AgentRun`](crate::agent::AgentRun).
+    #[error("the agent came to no answer in {steps} turns: {outcome}")]
+    NoAnswer {
+        /// How it ended.
+        outcome: Box<crate::agent::Outcome>,
+        /// The model's turns.
+        steps: usize,
+    },
+    /// A piece has no prompt for this purpose.
+    #[error("there is no prompt `{purpose}` to replace here; there are {}", quoted(known))]
+    NoSuchPrompt {
+        /// What was to be replaced.
+        purpose: String,
+        /// The names of those that can be.
+        known: Vec<String>,
+    },
     /// A model failed to answer.
     #[error(transparent)]
     Model(#[from] llmkit_core::Error),

@@ -40,6 +40,7 @@
 //!   [`LanguageModel`](llmkit_core::LanguageModel) takes.
 //! - [`builtin`]: the prompts that come with the crate, each a file to read and replace.
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
+//! - [`agent`]: a model that works on a task with tools, within limits and under approval.
 //! - [`testing`]: models with known answers.
 //! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
 //! - [`memory`]: what of a long conversation a model is shown.
@@ -55,6 +56,7 @@
 //! Without them the crate needs only `llmkit-core`'s traits: no burn, no model, no network.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod agent;
 pub mod builtin;
 pub mod chunks;
 pub mod few_shot;

@@ -5,6 +5,8 @@ use serde_json::to_value;
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
+use crate::agent::ToolResult;
+
 /// The span of one call of a model.
 pub(crate) fn chat(model: &str, step: &str, request: &ChatRequest) -> Span {
     let span = info_span!(
@@ -54,4 +56,36 @@ pub(crate) fn answered(span: &Span, answer: &llmkit_core::Result<ChatResponse>) 
             span.record("error.type", tracing::field::display(error));
         }
     }
+}
+
+/// The span of one call of a tool.
+pub(crate) fn tool(name: &str, id: Option<&str>) -> Span {
+    let span = info_span!(
+        "execute_tool",
+        otel.name = format!("execute_tool {name}"),
+        otel.kind = "internal",
+        otel.status_code = Empty,
+        error.type = Empty,
+        gen_ai.operation.name = "execute_tool",
+        gen_ai.tool.name = name,
+        gen_ai.tool.call.id = Empty,
+        gen_ai.tool.type = "function",
+    );
+    if let Some(id) = id {
+        span.record("gen_ai.tool.call.id", id);
+    }
+    span
+}
+
+/// Records how the call of a tool ended.
+pub(crate) fn tool_done(span: &Span, result: &ToolResult) {
+    let error = match result {
+        ToolResult::Output { .. } => return,
+        ToolResult::Failed { .. } => "failed",
+        ToolResult::TimedOut { .. } => "timeout",
+        ToolResult::Panicked { .. } => "panic",
+        ToolResult::NotRun { .. } => "not_run",
+    };
+    span.record("otel.status_code", "ERROR");
+    span.record("error.type", error);
 }
