@@ -1,5 +1,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What can go wrong in `llmkit-core`. Each message says what was expected, what was found, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +128,21 @@ pub enum Error {
         model: String,
         /// What happened.
         reason: String,
+    },
+    /// A model behind a network failed to answer.
+    #[error("language model `{model}`{}: {reason}", status.map(|status| format!(" (HTTP status {status})")).unwrap_or_default())]
+    Remote {
+        /// The model's name.
+        model: String,
+        /// What happened and what to do. Holds no key.
+        reason: String,
+        /// The HTTP status, where the server answered.
+        status: Option<u16>,
+        /// How long the server asks to wait.
+        retry_after: Option<Duration>,
+        /// The cause, where the transport failed.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// A model could not be downloaded.
     #[error("cannot fetch `{repo}` from the hub: {reason}")]

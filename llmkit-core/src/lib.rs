@@ -41,6 +41,7 @@
 //! | `cpu` | yes | burn's CPU backend, flex |
 //! | `wgpu` | | any GPU through wgpu |
 //! | `cuda` | | NVIDIA GPUs |
+//! | `constrained` | | answers held to a JSON schema, a regular expression or a grammar while they are written |
 //! | `hub` | | downloading from the Hugging Face hub |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -77,7 +78,8 @@ pub mod hub;
 pub use chat::{Message, Role, ToolCall};
 pub use error::{Error, Result, ShapeMismatch};
 pub use model::{
-    ChatEvent, ChatRequest, ChatResponse, ChatStream, Embedder, FinishReason, LanguageModel, Reranker, Usage,
+    ApproximateTokens, Capabilities, ChatEvent, ChatRequest, ChatResponse, ChatStream, Embedder,
+    FinishReason, LanguageModel, Reranker, ResponseFormat, TokenCounter, ToolChoice, ToolDefinition, Usage,
 };
 
 #[cfg(feature = "models")]

@@ -1,7 +1,7 @@
 use serde::Serialize;
 
 use crate::template::{Compiled, checked_values};
-use crate::{Message, Result, Role, variables};
+use crate::{Error, Message, Result, Role, variables};
 
 /// A conversation with holes: a list of turns, each a [`Role`] and a template, over one set of declared variables.
 ///
@@ -52,6 +52,20 @@ impl ChatPrompt {
     /// The roles and the templates' texts, in order.
     pub fn turns(&self) -> impl Iterator<Item = (Role, &str)> {
         self.turns.iter().map(|(role, template)| (*role, template.source()))
+    }
+
+    /// The prompt, if all that it wants is among the variables `supplied`: for pieces whose prompt can be replaced.
+    ///
+    /// # Errors
+    /// [`Error::NotSupplied`] naming what it wants beyond those.
+    pub fn supplied_by(self, supplied: &[&str]) -> Result<Self> {
+        let wanted: Vec<String> =
+            self.variables.iter().filter(|name| !supplied.contains(&name.as_str())).cloned().collect();
+        if wanted.is_empty() {
+            return Ok(self);
+        }
+        let supplied = supplied.iter().map(|name| (*name).to_owned()).collect();
+        Err(Error::NotSupplied { prompt: self.name, wanted, supplied })
     }
 
     /// One message a turn, with the holes filled from `values`: a struct or a map with one entry a variable.

@@ -38,16 +38,31 @@
 //! - [`PromptTemplate`]: one text with holes, in [minijinja](https://docs.rs/minijinja)'s dialect of Jinja.
 //! - [`ChatPrompt`]: a conversation of such texts, rendered to [`Message`]s that any
 //!   [`LanguageModel`](llmkit_core::LanguageModel) takes.
+//! - [`builtin`]: the prompts that come with the crate, each a file to read and replace.
+//! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
+//! - [`testing`]: models with known answers.
+//! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
 //! - [`Error`] and [`VariableProblem`]: what can be wrong, and where.
 //!
 //! # Features
 //!
-//! None. The crate needs only `llmkit-core`'s traits: no burn, no model, no network.
+//! | Feature | Default | What it adds |
+//! |---|---|---|
+//! | `remote` | | a client for models behind an OpenAI-compatible HTTP interface |
+//! | `watch` | | prompts that are read again when their files change |
+//!
+//! Without them the crate needs only `llmkit-core`'s traits: no burn, no model, no network.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod builtin;
+pub mod reasoning;
+pub mod testing;
 
 mod chat;
 mod error;
+mod file;
 mod mentions;
+mod run;
 mod template;
 mod variables;
 
@@ -59,4 +74,5 @@ struct Readme;
 pub use chat::ChatPrompt;
 pub use error::{Error, Result, VariableProblem};
 pub use llmkit_core::{Message, Role};
+pub use run::{Call, Run, Trace, TraceEvent, Traced, WithDefaults};
 pub use template::{FUEL, PromptTemplate};

@@ -181,6 +181,7 @@ impl Engine {
                         });
                     }
                 }
+                Some(Ok(ChatEvent::Reasoning(_))) => {}
                 Some(Ok(ChatEvent::Done(response))) => return Ok(response),
                 Some(Err(error)) => return Err(error),
                 None => return Err(self.stopped()),
@@ -229,7 +230,7 @@ impl LanguageModel for Engine {
         self.jobs()?.send(job).await.map_err(|_| self.stopped())?;
         loop {
             match events.recv().await {
-                Some(Ok(ChatEvent::Text(_))) => {}
+                Some(Ok(ChatEvent::Text(_) | ChatEvent::Reasoning(_))) => {}
                 Some(Ok(ChatEvent::Done(response))) => return Ok(response),
                 Some(Err(error)) => return Err(error),
                 None => return Err(self.stopped()),
@@ -273,7 +274,7 @@ impl Stream for Events {
         }
         self.events.poll_recv(context).map(|event| {
             let event = event.or_else(|| self.stopped.take().map(Err))?;
-            if !matches!(event, Ok(ChatEvent::Text(_))) {
+            if !matches!(event, Ok(ChatEvent::Text(_) | ChatEvent::Reasoning(_))) {
                 self.stopped = None;
             }
             Some(event)

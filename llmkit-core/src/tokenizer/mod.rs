@@ -20,7 +20,7 @@ pub use stream::DecodeStream;
 
 use crate::checkpoint::gguf::Metadata;
 use crate::checkpoint::write_atomic;
-use crate::{Error, Result};
+use crate::{Error, Result, TokenCounter};
 
 /// Text to token ids and back.
 ///
@@ -202,6 +202,12 @@ impl Tokenizer {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         write_atomic(path, |file| file.write_all(json.as_bytes()))
+    }
+}
+
+impl TokenCounter for Tokenizer {
+    fn count(&self, text: &str) -> Result<usize> {
+        Ok(self.encode(text, false)?.len())
     }
 }
 

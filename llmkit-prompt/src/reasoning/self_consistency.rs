@@ -108,7 +108,11 @@ impl<R: Reasoner> SelfConsistency<R> {
             return wrong("concurrency", "at least 1", "0".to_owned());
         }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) && self.samples > 1 {
-            return wrong("temperature", "above 0, or all samples are the same", self.temperature.to_string());
+            return wrong(
+                "temperature",
+                "above 0, or all samples are the same",
+                self.temperature.to_string(),
+            );
         }
         match self.early_stop {
             Some(EarlyStop::Confident(probability)) if !(0.5..=1.0).contains(&probability) => {

@@ -211,7 +211,8 @@ impl<R: Reasoner, V: Verifier> Reasoner for VerifiedReasoner<R, V> {
         run.include(part);
         let mut best = first?;
         let mut verdict = self.verifier.verify(run, question, &best).await?;
-        let mut history = vec![Revision { answer: best.answer.clone(), verdict: verdict.clone(), kept: true }];
+        let mut history =
+            vec![Revision { answer: best.answer.clone(), verdict: verdict.clone(), kept: true }];
         // Without these a model that always takes the likeliest token would write the same revision again.
         let mut rejected: Vec<String> = Vec::new();
         for _ in 0..self.revisions {
@@ -242,7 +243,10 @@ impl<R: Reasoner, V: Verifier> Reasoner for VerifiedReasoner<R, V> {
                 rejected.push(std::mem::replace(&mut best, revised).answer);
                 verdict = judged;
             } else {
-                run.note(format!("the revision {} is no better by the verifier and is dropped", revised.answer));
+                run.note(format!(
+                    "the revision {} is no better by the verifier and is dropped",
+                    revised.answer
+                ));
                 rejected.push(revised.answer);
             }
         }

@@ -1,0 +1,56 @@
+//! The prompts that come with the crate. Each is a file under `prompts/`, to be read, copied and replaced.
+
+use crate::{ChatPrompt, file};
+
+/// The files by name.
+const FILES: &[(&str, &str)] = &[
+    ("reasoning/extract", include_str!("../prompts/reasoning/extract.md")),
+    ("reasoning/few_shot_cot", include_str!("../prompts/reasoning/few_shot_cot.md")),
+    ("reasoning/few_shot_cot_example", include_str!("../prompts/reasoning/few_shot_cot_example.md")),
+    ("reasoning/least_to_most_decompose", include_str!("../prompts/reasoning/least_to_most_decompose.md")),
+    ("reasoning/least_to_most_solve", include_str!("../prompts/reasoning/least_to_most_solve.md")),
+    ("reasoning/plan_and_solve", include_str!("../prompts/reasoning/plan_and_solve.md")),
+    ("reasoning/revise", include_str!("../prompts/reasoning/revise.md")),
+    ("reasoning/step_back_answer", include_str!("../prompts/reasoning/step_back_answer.md")),
+    ("reasoning/step_back_principles", include_str!("../prompts/reasoning/step_back_principles.md")),
+    ("reasoning/step_back_question", include_str!("../prompts/reasoning/step_back_question.md")),
+    ("reasoning/tree_answer", include_str!("../prompts/reasoning/tree_answer.md")),
+    ("reasoning/tree_propose", include_str!("../prompts/reasoning/tree_propose.md")),
+    ("reasoning/tree_sample", include_str!("../prompts/reasoning/tree_sample.md")),
+    ("reasoning/tree_value", include_str!("../prompts/reasoning/tree_value.md")),
+    ("reasoning/tree_vote", include_str!("../prompts/reasoning/tree_vote.md")),
+    ("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md")),
+    ("reasoning/zero_shot_cot_reason", include_str!("../prompts/reasoning/zero_shot_cot_reason.md")),
+];
+
+/// The built-in prompt `name`.
+///
+/// # Panics
+/// If there is none of this name; [`names`] lists them.
+pub fn prompt(name: &str) -> ChatPrompt {
+    let text =
+        source(name).unwrap_or_else(|| panic!("expected the name of a built-in prompt, found `{name}`"));
+    file::chat_prompt(name, text).expect("a test checks that every built-in prompt is valid")
+}
+
+/// The text of the file of the built-in prompt `name`, if there is one.
+pub fn source(name: &str) -> Option<&'static str> {
+    FILES.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// The names of all built-in prompts.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(name, _)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_prompt_is_valid_and_named_as_its_file() {
+        for name in names() {
+            assert_eq!(prompt(name).name(), name);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! How the pieces of this crate call a model: each call is counted, traced and recorded.
+
+mod defaults;
+mod spans;
+mod trace;
+mod work;
+
+pub use defaults::WithDefaults;
+pub use trace::{Call, Trace, TraceEvent, Traced};
+pub use work::Run;

@@ -1,0 +1,120 @@
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use llmkit_core::{ChatRequest, ChatResponse, LanguageModel, Usage};
+use tracing::Instrument;
+
+use super::{Call, Trace, TraceEvent, Traced, spans};
+use crate::Result;
+
+/// The work of one piece: its model, and the record of what it did.
+///
+/// A piece that is made of others gives each a [`part`](Self::part) and takes its record back by [`include`](Self::include). Everything here takes `&self`, so
+/// calls can be made side by side; they are recorded as they end. Where the order must not depend on timing, give each its own part and include the
+/// parts in order.
+///
+/// ```
+/// use llmkit_core::{ChatRequest, Message};
+/// use llmkit_prompt::Run;
+/// use llmkit_prompt::testing::ScriptedModel;
+///
+/// # pollster::block_on(async {
+/// let model = ScriptedModel::new(["A deep dish.", "Eine tiefe Schüssel."]);
+/// let run = Run::new("define and translate", &model);
+/// let definition = run.chat("define", ChatRequest::new(vec![Message::user("What is a tureen?")])).await?;
+/// let prompt = format!("In German: {}", definition.message.content);
+/// let german = run.chat("translate", ChatRequest::new(vec![Message::user(prompt)])).await?;
+/// let traced = run.finish(german.message.content);
+/// assert_eq!(traced.value, "Eine tiefe Schüssel.");
+/// assert_eq!(traced.trace.calls().count(), 2);
+/// # llmkit_prompt::Result::Ok(())
+/// # }).unwrap();
+/// ```
+pub struct Run<'a> {
+    name: String,
+    model: &'a dyn LanguageModel,
+    started: Instant,
+    events: Mutex<Vec<TraceEvent>>,
+}
+
+impl<'a> Run<'a> {
+    /// A piece called `name` that starts its work on `model` now.
+    pub fn new(name: impl Into<String>, model: &'a dyn LanguageModel) -> Self {
+        Self { name: name.into(), model, started: Instant::now(), events: Mutex::default() }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &'a dyn LanguageModel {
+        self.model
+    }
+
+    /// A piece called `name` within this one, on the same model. Its record is its own until it is [included](Self::include).
+    pub fn part(&self, name: impl Into<String>) -> Run<'a> {
+        Run::new(name, self.model)
+    }
+
+    /// Takes over what `part` recorded.
+    pub fn include(&self, part: Run<'_>) {
+        self.push(TraceEvent::Part(part.into_trace()));
+    }
+
+    /// Calls the model, inside a span `chat` with the names of OpenTelemetry's conventions for generative AI, and records the call as `step`.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) when the model fails; the trace then ends before the call.
+    pub async fn chat(&self, step: &str, request: ChatRequest) -> Result<ChatResponse> {
+        let span = spans::chat(self.model.name(), step, &request);
+        let started = Instant::now();
+        let answer = self.model.chat(request.clone()).instrument(span.clone()).await;
+        spans::answered(&span, &answer);
+        let response = answer?;
+        self.push(TraceEvent::Call(Call {
+            step: step.to_owned(),
+            request,
+            response: response.clone(),
+            elapsed: started.elapsed(),
+        }));
+        Ok(response)
+    }
+
+    /// Records something that a reader of the trace should know.
+    pub fn note(&self, text: impl Into<String>) {
+        self.push(TraceEvent::Note(text.into()));
+    }
+
+    /// Records an event that was made elsewhere, such as a call whose answer was streamed.
+    pub fn push(&self, event: TraceEvent) {
+        self.events().push(event);
+    }
+
+    /// The tokens of all calls so far.
+    pub fn usage(&self) -> Usage {
+        let events = self.events().clone();
+        Trace { name: String::new(), events, elapsed: self.started.elapsed() }.usage()
+    }
+
+    /// Ends the piece with its result.
+    pub fn finish<T>(self, value: T) -> Traced<T> {
+        Traced { value, trace: self.into_trace() }
+    }
+
+    fn into_trace(self) -> Trace {
+        let events = self.events.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Trace { name: self.name, events, elapsed: self.started.elapsed() }
+    }
+
+    /// A list of events is whole at any moment, so a panic elsewhere leaves it usable.
+    fn events(&self) -> MutexGuard<'_, Vec<TraceEvent>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run")
+            .field("name", &self.name)
+            .field("model", &self.model.name())
+            .field("events", &self.events().len())
+            .finish_non_exhaustive()
+    }
+}
