@@ -21,6 +21,22 @@ const FILES: &[(&str, &str)] = &[
     ("reasoning/tree_vote", include_str!("../prompts/reasoning/tree_vote.md")),
     ("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md")),
     ("reasoning/zero_shot_cot_reason", include_str!("../prompts/reasoning/zero_shot_cot_reason.md")),
+    ("pearl/execute", include_str!("../prompts/pearl/execute.md")),
+    ("pearl/merge", include_str!("../prompts/pearl/merge.md")),
+    ("pearl/mine", include_str!("../prompts/pearl/mine.md")),
+    ("pearl/plain", include_str!("../prompts/pearl/plain.md")),
+    ("pearl/plan", include_str!("../prompts/pearl/plan.md")),
+    ("pearl/refine", include_str!("../prompts/pearl/refine.md")),
+    ("pearl/repair", include_str!("../prompts/pearl/repair.md")),
+    ("pearl/route", include_str!("../prompts/pearl/route.md")),
+    ("pearl/simplify", include_str!("../prompts/pearl/simplify.md")),
+    ("summary/combine", include_str!("../prompts/summary/combine.md")),
+    ("summary/part", include_str!("../prompts/summary/part.md")),
+    ("summary/refine", include_str!("../prompts/summary/refine.md")),
+    ("summary/whole", include_str!("../prompts/summary/whole.md")),
+    ("memory/recap", include_str!("../prompts/memory/recap.md")),
+    ("memory/summary", include_str!("../prompts/memory/summary.md")),
+    ("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md")),
 ];
 
 /// The built-in prompt `name`.

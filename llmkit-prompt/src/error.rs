@@ -1,4 +1,5 @@
-use std::fmt;
+use std::path::PathBuf;
+use std::{fmt, io};
 
 /// What can go wrong with a prompt. Each message says where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,67 @@ pub enum Error {
         /// Those that are supplied.
         supplied: Vec<String>,
     },
+    /// Worked examples cannot be used.
+    #[error("{origin}:{number}: {reason}")]
+    Example {
+        /// The file, or what else they come from.
+        origin: String,
+        /// The line or, where there are no lines, the example, from 1.
+        number: usize,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// A selector of examples broke its contract.
+    #[error("the selector `{selector}`: expected {expected}, found {found}")]
+    Selection {
+        /// The selector's name.
+        selector: String,
+        /// What a selector must give back.
+        expected: String,
+        /// What it gave back.
+        found: String,
+    },
+    /// A setting is out of range.
+    #[error("{setting}: expected {expected}, found {found}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What would be accepted.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// An embedder's vectors cannot be used.
+    #[error("embedder `{embedder}`: expected {expected}, found {found}")]
+    Embedding {
+        /// The embedder's identity.
+        embedder: String,
+        /// What was needed.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// A conversation cannot be remembered as it was asked for.
+    #[error("memory `{memory}`: expected {expected}, found {found}")]
+    Memory {
+        /// The memory, or the file of a conversation.
+        memory: String,
+        /// What was needed.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// The operating system refused to read or write a file.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as a verb: `"read"`, `"write"`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// A model failed to answer.
     #[error(transparent)]
     Model(#[from] llmkit_core::Error),
@@ -140,6 +202,72 @@ pub enum Error {
         expected: &'static str,
         /// What was set.
         found: String,
+    /// A text cannot be cut into pieces as small as asked for.
+    #[error("cannot cut into pieces of {max_tokens} tokens: {text:?} alone takes {needed}; allow more")]
+    ChunkTooSmall {
+        /// The tokens that a piece may have.
+        max_tokens: usize,
+        /// The tokens of the smallest piece.
+        needed: usize,
+        /// That piece.
+        text: String,
+    },
+    /// A document does not fit into what a model reads at once.
+    #[error("prompt and answer take {tokens} tokens and may have {context}: cut the document, or take a strategy that does")]
+    DocumentTooLong {
+        /// The tokens of the prompt, with the document, and of the longest answer.
+        tokens: usize,
+        /// The tokens that both may have together.
+        context: usize,
+    },
+    /// What a model reads at once does not even hold the prompt without the document.
+    #[error("the prompt without a document and the answer need {needed} of {context} tokens: allow more, or a shorter answer")]
+    NoRoom {
+        /// The tokens that prompt and answer may have together.
+        context: usize,
+        /// What they need before there is any document.
+        needed: usize,
+    },
+    /// Texts that are made into one do not become fewer.
+    #[error(
+        "after {levels} levels there still are {left} texts to be made one, with {room} tokens for them in a prompt: \
+         allow a longer context, shorter answers or more levels"
+    )]
+    TooManyLevels {
+        /// How many texts there are.
+        left: usize,
+        /// How many levels there were.
+        levels: usize,
+        /// The tokens for the texts in a prompt.
+        room: usize,
+    },
+    /// An action of a [`pearl`](crate::pearl) list is unusable.
+    #[error("action `{action}`: {reason}")]
+    Action {
+        /// Its name, or its text as far as it was read.
+        action: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of [`pearl`](crate::pearl) actions or demonstrations is unusable.
+    #[error("the file is no list of {expected}: {reason}")]
+    PearlFile {
+        /// What was wanted.
+        expected: &'static str,
+        /// What is there instead, with its line.
+        reason: String,
+    },
+    /// A [`pearl::Plan`](crate::pearl::Plan) is faulty. All faults are listed.
+    #[error("the plan has {} fault{}:{}", problems.len(), if problems.len() == 1 { "" } else { "s" }, lines(problems))]
+    Plan {
+        /// Everything that is wrong, in the order of the text.
+        problems: Vec<crate::pearl::PlanProblem>,
+    },
+    /// A [`minutes::Transcript`](crate::minutes::Transcript) is unusable.
+    #[error("the transcript is unusable: {reason}")]
+    Transcript {
+        /// What is wrong with it.
+        reason: String,
     },
 }
 
@@ -196,7 +324,7 @@ impl fmt::Display for VariableProblem {
     }
 }
 
-fn lines(problems: &[VariableProblem]) -> String {
+fn lines(problems: &[impl fmt::Display]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
 

@@ -42,6 +42,8 @@
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
 //! - [`testing`]: models with known answers.
 //! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
+//! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
+//! - [`memory`]: what of a long conversation a model is shown.
 //! - [`Error`] and [`VariableProblem`]: what can be wrong, and where.
 //!
 //! # Features
@@ -56,11 +58,19 @@
 
 pub mod builtin;
 pub mod reasoning;
+pub mod chunks;
+pub mod minutes;
+pub mod pearl;
+pub mod summary;
+pub mod few_shot;
+pub mod memory;
 pub mod testing;
 
 mod chat;
+mod embeddings;
 mod error;
 mod file;
+mod long;
 mod mentions;
 mod run;
 mod template;

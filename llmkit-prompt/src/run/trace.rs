@@ -45,7 +45,7 @@ impl<T> Traced<T> {
 /// let trace = run.finish(answer).trace;
 /// assert!(trace.to_string().contains("What is a tureen?"));
 /// assert_eq!(trace.calls().next().unwrap().step, "ask");
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

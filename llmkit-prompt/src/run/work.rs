@@ -27,7 +27,7 @@ use crate::Result;
 /// let traced = run.finish(german.message.content);
 /// assert_eq!(traced.value, "Eine tiefe Schüssel.");
 /// assert_eq!(traced.trace.calls().count(), 2);
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 pub struct Run<'a> {
