@@ -191,17 +191,6 @@ pub enum Error {
         /// What the verifier says about it.
         feedback: String,
     },
-    /// A piece's setting is out of range.
-    #[error("{piece}: setting `{setting}`: expected {expected}, found {found}")]
-    Setting {
-        /// The piece.
-        piece: String,
-        /// The setting.
-        setting: &'static str,
-        /// What would be accepted.
-        expected: &'static str,
-        /// What was set.
-        found: String,
     /// A text cannot be cut into pieces as small as asked for.
     #[error("cannot cut into pieces of {max_tokens} tokens: {text:?} alone takes {needed}; allow more")]
     ChunkTooSmall {

@@ -31,6 +31,10 @@ impl LanguageModel for Sampled<'_> {
         self.model.name()
     }
 
+    fn provider(&self) -> &str {
+        self.model.provider()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.model.capabilities()
     }

@@ -1,7 +1,7 @@
 //! How the pieces of this crate call a model: each call is counted, traced and recorded.
 
 mod defaults;
-mod spans;
+pub(crate) mod spans;
 mod trace;
 mod work;
 
