@@ -43,7 +43,11 @@
 //! - [`mark_untrusted`] and [`ChatPrompt::with_untrusted`]: text from strangers, marked as such; [`Escape`]: values in XML, JSON or Markdown.
 //! - [`builtin`]: the prompts that come with the crate, each a file to read and replace.
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
+//! - [`agent`]: a model that works on a task with tools, within limits and under approval.
 //! - [`testing`]: models with known answers.
+//! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
+//! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
+//! - [`memory`]: what of a long conversation a model is shown.
 //! - [`Error`] and [`VariableProblem`]: what can be wrong, and where.
 //!
 //! # Features
@@ -56,11 +60,25 @@
 //! Without them the crate needs only `llmkit-core`'s traits: no burn, no model, no network.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod agent;
 pub mod builtin;
+pub mod reasoning;
+pub mod chunks;
+pub mod few_shot;
+pub mod memory;
+pub mod minutes;
+pub mod pearl;
+pub mod summary;
 pub mod testing;
 
 mod error;
 mod file;
+mod chat;
+mod embeddings;
+mod error;
+mod file;
+mod long;
+mod mentions;
 mod run;
 mod template;
 
