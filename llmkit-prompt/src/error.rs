@@ -128,11 +128,41 @@ pub enum Error {
         source: Box<minijinja::Error>,
     },
     /// A prompt's file is malformed.
-    #[error("{file} is not a prompt: {reason}")]
+    #[error("{file}:{line}: {reason}")]
     PromptFile {
         /// The file.
         file: String,
+        /// The line, from 1.
+        line: usize,
         /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// Files of a folder of prompts are malformed. All faults are listed.
+    #[error("{} holds files that are no prompts:{}", folder.display(), faults(problems))]
+    PromptFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with which file.
+        problems: Vec<Error>,
+    },
+    /// There is no prompt of this name and version.
+    #[error("there is no prompt `{name}`{}", alternatives(version.as_deref(), suggestion.as_deref(), versions))]
+    UnknownPrompt {
+        /// The name that was asked for.
+        name: String,
+        /// The version that was asked for.
+        version: Option<String>,
+        /// The name that was probably meant.
+        suggestion: Option<String>,
+        /// The versions that there are of this name.
+        versions: Vec<String>,
+    },
+    /// A folder of prompts cannot be watched.
+    #[error("cannot watch {}: {reason}", folder.display())]
+    Watch {
+        /// The folder.
+        folder: PathBuf,
+        /// What happened.
         reason: String,
     },
     /// A prompt that should take the place of another wants variables that it won't be given.
@@ -456,6 +486,8 @@ fn sizes(slots: &[(String, usize)]) -> String {
         return "none".to_owned();
     }
     slots.iter().map(|(name, tokens)| format!("`{name}` ({tokens})")).collect::<Vec<_>>().join(", ")
+}
+
 /// The last 200 characters of a reply, on one line.
 fn tail(text: &str) -> String {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -465,4 +497,18 @@ fn tail(text: &str) -> String {
     }
     let cut = if length > 200 { ".. " } else { "" };
     format!("{cut}{}", words.chars().skip(length.saturating_sub(200)).collect::<String>())
+}
+
+fn faults(problems: &[Error]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+fn alternatives(version: Option<&str>, suggestion: Option<&str>, versions: &[String]) -> String {
+    match (version, suggestion) {
+        (Some(version), _) if !versions.is_empty() => {
+            format!(" of version {version}; there are: {}", versions.join(", "))
+        }
+        (_, Some(meant)) => format!("; did you mean `{meant}`?"),
+        _ => String::new(),
+    }
 }

@@ -38,6 +38,7 @@
 //! - [`PromptTemplate`]: one text with holes, in [minijinja](https://docs.rs/minijinja)'s dialect of Jinja; [`Partials`]: texts that it includes.
 //! - [`ChatPrompt`]: a conversation of such texts, rendered to [`Message`]s that any
 //!   [`LanguageModel`](llmkit_core::LanguageModel) takes.
+//! - [`Prompts`]: the prompts of a folder of files, in several versions, read again when they change.
 //! - [`TypedPrompt`]: a prompt whose variables are the fields of a struct.
 //! - [`Rendered`]: a text that knows where each of its parts comes from, and what they cost in tokens.
 //! - [`mark_untrusted`] and [`ChatPrompt::with_untrusted`]: text from strangers, marked as such; [`Escape`]: values in XML, JSON or Markdown.
@@ -72,13 +73,12 @@ pub mod summary;
 pub mod testing;
 
 mod error;
-mod file;
 mod chat;
 mod embeddings;
 mod error;
-mod file;
 mod long;
 mod mentions;
+mod registry;
 mod run;
 mod template;
 
@@ -89,6 +89,9 @@ struct Readme;
 
 pub use error::{Error, Result, VariableProblem};
 pub use llmkit_core::{ApproximateTokens, Message, Role, TokenCounter};
+#[cfg(feature = "watch")]
+pub use registry::PromptWatch;
+pub use registry::{PromptFile, Prompts, Reload};
 pub use run::{Call, Run, Trace, TraceEvent, Traced, WithDefaults};
 pub use template::{
     ChatPrompt, Cleaned, Escape, FUEL, LONGEST_TEMPLATE, Marked, Part, PartSource, Partials, PromptTemplate, PromptTokens, Rendered, RenderedChat,

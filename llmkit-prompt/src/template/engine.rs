@@ -167,7 +167,7 @@ fn reason_of(error: &minijinja::Error) -> String {
 }
 
 /// Jinja reads every line break as `\n`.
-pub(super) fn normalised(source: String) -> String {
+pub(crate) fn normalised(source: String) -> String {
     if source.contains('\r') { source.replace("\r\n", "\n").replace('\r', "\n") } else { source }
 }
 

@@ -16,7 +16,7 @@ mod typed;
 mod untrusted;
 mod variables;
 
-pub(crate) use checked::hash;
+pub(crate) use engine::normalised;
 pub(crate) use suggest::closest;
 
 pub use chat::ChatPrompt;

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::Result;
+use super::Escape;
+use super::engine::{Engine, normalised};
+use crate::{Error, Result};
 
 /// Texts that templates take in by `{% include "name" %}`, or whose macros they take by `{% from "name" import macro %}`.
 ///
@@ -36,7 +38,7 @@ impl Partials {
 
     /// Adds a partial, in place of any other of its name. It is read when a prompt includes it.
     pub fn insert(&mut self, name: impl Into<String>, source: impl Into<String>) {
-        self.0.insert(name.into(), Arc::from(super::engine::normalised(source.into())));
+        self.0.insert(name.into(), Arc::from(normalised(source.into())));
     }
 
     /// The text of a partial.
@@ -54,10 +56,20 @@ impl Partials {
     /// # Errors
     /// [`Error::Syntax`](crate::Error::Syntax) or [`Error::Reference`](crate::Error::Reference) for the first that is not.
     pub fn check(&self) -> Result<()> {
-        for (name, source) in &self.0 {
-            super::engine::Engine::new(vec![(name.clone(), Arc::clone(source))], self, super::Escape::None)?;
-        }
-        Ok(())
+        self.faults().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// What is wrong with which partial.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (String, Error)> + use<> {
+        let all = self.clone();
+        self.clone().0.into_iter().filter_map(move |(name, source)| {
+            let error = Engine::new(vec![(name.clone(), source)], &all, Escape::None).err()?;
+            Some((name, error))
+        })
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.remove(name);
     }
 }
 
