@@ -167,7 +167,9 @@ pub enum Error {
         text: String,
     },
     /// A document does not fit into what a model reads at once.
-    #[error("prompt and answer take {tokens} tokens and may have {context}: cut the document, or take a strategy that does")]
+    #[error(
+        "prompt and answer take {tokens} tokens and may have {context}: cut the document, or take a strategy that does"
+    )]
     DocumentTooLong {
         /// The tokens of the prompt, with the document, and of the longest answer.
         tokens: usize,
@@ -175,7 +177,9 @@ pub enum Error {
         context: usize,
     },
     /// What a model reads at once does not even hold the prompt without the document.
-    #[error("the prompt without a document and the answer need {needed} of {context} tokens: allow more, or a shorter answer")]
+    #[error(
+        "the prompt without a document and the answer need {needed} of {context} tokens: allow more, or a shorter answer"
+    )]
     NoRoom {
         /// The tokens that prompt and answer may have together.
         context: usize,

@@ -57,11 +57,11 @@
 
 pub mod builtin;
 pub mod chunks;
+pub mod few_shot;
+pub mod memory;
 pub mod minutes;
 pub mod pearl;
 pub mod summary;
-pub mod few_shot;
-pub mod memory;
 pub mod testing;
 
 mod chat;
