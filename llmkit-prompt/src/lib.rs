@@ -74,12 +74,9 @@ pub mod summary;
 pub mod parse;
 pub mod testing;
 
-mod error;
-mod chat;
 mod embeddings;
 mod error;
 mod long;
-mod mentions;
 mod registry;
 mod run;
 mod template;

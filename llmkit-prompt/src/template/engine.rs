@@ -13,7 +13,7 @@ use minijinja::{AutoEscape, Environment, ErrorKind, OutputSpan, UndefinedBehavio
 use super::analysis::{Analysis, analyse};
 use super::shape::Schema;
 use super::syntax::{Token, tags};
-use super::{Escape, Partials};
+use super::{Escape, Partials, filters};
 use crate::{Error, Result};
 
 /// How much work one rendering may do, in minijinja's units: about one an instruction and one for 64 bytes of text, so at most about a
@@ -114,9 +114,7 @@ impl Engine {
         }
         let mut environment = environment(escape);
         for (name, source) in self.roots.iter().map(|(name, source)| (name, source)).chain(&self.partials) {
-            environment
-                .add_template_owned(name.clone(), source.to_string())
-                .expect("the constructor compiled the same text");
+            add(&mut environment, name, source).expect("the constructor compiled the same text");
         }
         self.environment = Arc::new(environment);
         self.escape = escape;
@@ -171,6 +169,12 @@ pub(crate) fn normalised(source: String) -> String {
     if source.contains('\r') { source.replace("\r\n", "\n").replace('\r', "\n") } else { source }
 }
 
+/// Whether the engine may recurse deeply to compile a text: it does so once a `not`, an operator, a filter or an `elif` in a row.
+fn is_long(source: &str) -> bool {
+    let tags = tags(source);
+    tags.len() > 200 || tags.iter().any(|tag| tag.tokens.len() > 200)
+}
+
 /// The names of other templates that a text mentions.
 fn referenced(source: &str) -> Vec<&str> {
     let statements = tags(source).into_iter().filter(|tag| matches!(tag.statement, Some("include" | "import" | "from")));
@@ -185,7 +189,9 @@ fn add(environment: &mut Environment<'static>, name: &str, source: &str) -> Resu
             allowed: LONGEST_TEMPLATE,
         });
     }
-    environment.add_template_owned(name.to_owned(), source.to_owned()).map_err(|source| Error::Syntax {
+    let mut compile = || environment.add_template_owned(name.to_owned(), source.to_owned());
+    let compiled = if is_long(source) { on_deep_stack(name, compile)? } else { compile() };
+    compiled.map_err(|source| Error::Syntax {
         template: name.to_owned(),
         line: source.line().unwrap_or(1),
         reason: reason_of(&source),
@@ -223,6 +229,7 @@ fn environment(escape: Escape) -> Environment<'static> {
         out.write_str(&text).map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure))
     });
     jinja::add_to(&mut environment);
+    filters::add_to(&mut environment);
     environment
 }
 
