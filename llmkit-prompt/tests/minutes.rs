@@ -6,8 +6,8 @@ use std::fs;
 use llmkit_core::{Capabilities, ResponseFormat};
 use llmkit_prompt::Error;
 use llmkit_prompt::minutes::{
-    DateRule, Evidence, Minutes, MinutesTaker, RejectedKind, Transcript, TranscriptFormat, Undated, Unfound,
-    Unverified,
+    DateRule, Evidence, Minutes, MinutesTaker, QuoteFinder, RejectedKind, Transcript, TranscriptFormat,
+    Undated, Unfound, Unverified,
 };
 use llmkit_prompt::testing::ScriptedModel;
 use pollster::block_on;
@@ -217,4 +217,48 @@ fn the_transcripts_of_the_examples_are_read_whole() {
     let item = &minutes.action_items[0];
     assert!(item.owner.as_ref().unwrap().verified);
     assert_eq!(item.due.as_ref().unwrap().date.unwrap().to_string(), "2026-12-02");
+}
+
+fn fixture() -> Value {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/documents.json");
+    serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
+}
+
+#[test]
+fn distances_are_those_of_edlib() {
+    let fixture = fixture();
+    let finder = QuoteFinder::new(fixture["finder"]["text"].as_str().unwrap()).with_tolerance(0.5);
+    let quotes = fixture["finder"]["quotes"].as_array().unwrap();
+    assert_eq!(quotes.len(), 60);
+    for entry in quotes {
+        let quote = entry["quote"].as_str().unwrap();
+        let found = finder.find(quote).unwrap_or_else(|error| panic!("{quote}: {error}"));
+        assert_eq!(found.distance as u64, entry["distance"].as_u64().unwrap(), "{quote}");
+    }
+}
+
+#[test]
+fn captions_are_read_as_webvtt_py_reads_them() {
+    for file in fixture()["captions"].as_array().unwrap() {
+        let transcript = Transcript::parse(file["text"].as_str().unwrap()).unwrap();
+        let read: Vec<Value> = transcript
+            .turns()
+            .iter()
+            .map(|turn| {
+                let start = turn.start.unwrap();
+                let seconds = start.as_secs();
+                let clock = format!(
+                    "{:02}:{:02}:{:02}.{:03}",
+                    seconds / 3600,
+                    seconds / 60 % 60,
+                    seconds % 60,
+                    start.subsec_millis()
+                );
+                let text = turn.spoken.split_whitespace().collect::<Vec<_>>().join(" ");
+                json!({ "start": clock, "voice": turn.speaker, "text": text })
+            })
+            .collect();
+        assert_eq!(Value::from(read), file["cues"]);
+        assert!(transcript.skipped_lines().is_empty());
+    }
 }
