@@ -38,6 +38,7 @@
 //! - [`PromptTemplate`]: one text with holes, in [minijinja](https://docs.rs/minijinja)'s dialect of Jinja.
 //! - [`ChatPrompt`]: a conversation of such texts, rendered to [`Message`]s that any
 //!   [`LanguageModel`](llmkit_core::LanguageModel) takes.
+//! - [`pearl`], [`summary`], [`minutes`]: long documents: questions by plan, summaries, the minutes of a meeting; [`chunks`] cuts them.
 //! - [`builtin`]: the prompts that come with the crate, each a file to read and replace.
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
 //! - [`testing`]: models with known answers.
