@@ -262,3 +262,17 @@ fn captions_are_read_as_webvtt_py_reads_them() {
         assert!(transcript.skipped_lines().is_empty());
     }
 }
+
+#[test]
+fn a_draft_without_end_is_bounded() {
+    let decision =
+        |k| json!({"what": format!("Decision {k} about something of its own"), "quote": "x".repeat(900)});
+    let draft = json!({"decisions": (0..2_000).map(decision).collect::<Vec<_>>()});
+    let model = ScriptedModel::new([draft.to_string()]);
+    let transcript = Transcript::parse("Ana: Well, so it is, and so on.\n".repeat(2_000)).unwrap();
+    let begin = std::time::Instant::now();
+    let traced = block_on(MinutesTaker::new().run(&model, &transcript)).unwrap();
+    assert_eq!(traced.value.rejected.len(), 100);
+    assert!(traced.trace.to_string().contains("1900 entries of a draft were left out"));
+    assert!(begin.elapsed().as_secs() < 30, "{:?}", begin.elapsed());
+}
