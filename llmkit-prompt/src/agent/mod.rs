@@ -66,6 +66,7 @@ mod react;
 mod schema;
 mod sub_agent;
 mod suggest;
+mod text;
 mod tool;
 mod tool_run;
 mod toolbox;
