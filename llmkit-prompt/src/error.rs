@@ -191,6 +191,41 @@ pub enum Error {
     /// A model failed to answer.
     #[error(transparent)]
     Model(#[from] llmkit_core::Error),
+    /// A method of reasoning found no answer of the expected form in what the model wrote.
+    #[error(
+        "{method}: expected {expected} in the model's reply, found none{}; the reply ends: {}",
+        if *cut_off { " (it was cut off at the longest answer allowed: raise `max_tokens`)" } else { "" },
+        tail(text)
+    )]
+    NoAnswer {
+        /// The method.
+        method: String,
+        /// What was looked for.
+        expected: &'static str,
+        /// The reply.
+        text: String,
+        /// Whether the reply ended because it was as long as allowed.
+        cut_off: bool,
+    },
+    /// No sample of a method that votes gave an answer.
+    #[error("{method}: none of {} samples gave an answer; the first: {source}", reasons.len())]
+    AllSamplesFailed {
+        /// The method.
+        method: String,
+        /// Why, sample by sample.
+        reasons: Vec<String>,
+        /// The first sample's error.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A verifier accepted neither an answer nor any revision of it.
+    #[error("no answer was accepted; the best is `{answer}`, of which the verifier says: {feedback}")]
+    NotVerified {
+        /// The best answer.
+        answer: String,
+        /// What the verifier says about it.
+        feedback: String,
+    },
     /// A text cannot be cut into pieces as small as asked for.
     #[error("cannot cut into pieces of {max_tokens} tokens: {text:?} alone takes {needed}; allow more")]
     ChunkTooSmall {
@@ -202,7 +237,9 @@ pub enum Error {
         text: String,
     },
     /// A document does not fit into what a model reads at once.
-    #[error("prompt and answer take {tokens} tokens and may have {context}: cut the document, or take a strategy that does")]
+    #[error(
+        "prompt and answer take {tokens} tokens and may have {context}: cut the document, or take a strategy that does"
+    )]
     DocumentTooLong {
         /// The tokens of the prompt, with the document, and of the longest answer.
         tokens: usize,
@@ -210,7 +247,9 @@ pub enum Error {
         context: usize,
     },
     /// What a model reads at once does not even hold the prompt without the document.
-    #[error("the prompt without a document and the answer need {needed} of {context} tokens: allow more, or a shorter answer")]
+    #[error(
+        "the prompt without a document and the answer need {needed} of {context} tokens: allow more, or a shorter answer"
+    )]
     NoRoom {
         /// The tokens that prompt and answer may have together.
         context: usize,
@@ -251,6 +290,14 @@ pub enum Error {
     Plan {
         /// Everything that is wrong, in the order of the text.
         problems: Vec<crate::pearl::PlanProblem>,
+    },
+    /// A model's answers are no minutes.
+    #[error("{attempts} answers are no minutes in JSON, the last because: {reason}")]
+    NoMinutes {
+        /// How often the model answered.
+        attempts: usize,
+        /// What is wrong with its last answer.
+        reason: String,
     },
     /// A [`minutes::Transcript`](crate::minutes::Transcript) is unusable.
     #[error("the transcript is unusable: {reason}")]
@@ -322,4 +369,15 @@ fn quoted(names: &[String]) -> String {
         return "none".to_owned();
     }
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The last 200 characters of a reply, on one line.
+fn tail(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let length = words.chars().count();
+    if length == 0 {
+        return "(it is empty)".to_owned();
+    }
+    let cut = if length > 200 { ".. " } else { "" };
+    format!("{cut}{}", words.chars().skip(length.saturating_sub(200)).collect::<String>())
 }

@@ -42,6 +42,7 @@
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
 //! - [`agent`]: a model that works on a task with tools, within limits and under approval.
 //! - [`testing`]: models with known answers.
+//! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
 //! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
 //! - [`memory`]: what of a long conversation a model is shown.
 //! - [`Error`] and [`VariableProblem`]: what can be wrong, and where.
@@ -58,12 +59,13 @@
 
 pub mod agent;
 pub mod builtin;
+pub mod reasoning;
 pub mod chunks;
+pub mod few_shot;
+pub mod memory;
 pub mod minutes;
 pub mod pearl;
 pub mod summary;
-pub mod few_shot;
-pub mod memory;
 pub mod testing;
 
 mod chat;

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use futures_util::StreamExt;
 use llmkit_core::{ChatEvent, ChatRequest, ChatResponse, LanguageModel, Usage};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::{Call, Trace, TraceEvent, Traced, spans};
 use crate::Result;
@@ -36,12 +36,26 @@ pub struct Run<'a> {
     model: &'a dyn LanguageModel,
     started: Instant,
     events: Mutex<Vec<TraceEvent>>,
+    span: Span,
+    content: bool,
 }
 
 impl<'a> Run<'a> {
     /// A piece called `name` that starts its work on `model` now.
     pub fn new(name: impl Into<String>, model: &'a dyn LanguageModel) -> Self {
-        Self { name: name.into(), model, started: Instant::now(), events: Mutex::default() }
+        let name = name.into();
+        let span = spans::piece(&name);
+        let content = spans::content_by_environment();
+        Self { name, model, started: Instant::now(), events: Mutex::default(), span, content }
+    }
+
+    /// Records what is said in the `tracing` spans of calls too, as `gen_ai.input.messages` and `gen_ai.output.messages`. Without, spans
+    /// hold names, settings and counts only, since texts may be private; a [`Trace`] always holds them.
+    ///
+    /// The environment variable `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`, set to `true`, does the same for all pieces.
+    pub fn with_content(mut self) -> Self {
+        self.content = true;
+        self
     }
 
     /// The model.
@@ -51,7 +65,20 @@ impl<'a> Run<'a> {
 
     /// A piece called `name` within this one, on the same model. Its record is its own until it is [included](Self::include).
     pub fn part(&self, name: impl Into<String>) -> Run<'a> {
-        Run::new(name, self.model)
+        self.part_on(name, self.model)
+    }
+
+    /// As [`part`](Self::part), on another model.
+    pub fn part_on<'b>(&self, name: impl Into<String>, model: &'b dyn LanguageModel) -> Run<'b> {
+        let mut part = self.span.in_scope(|| Run::new(name, model));
+        part.content = self.content;
+        part
+    }
+
+    /// The span of this piece: what runs in it (`future.instrument(run.span().clone())`, `run.span().in_scope(..)`) has its own spans below it. Those of
+    /// calls and parts are there anyway.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Takes over what `part` recorded.
@@ -64,10 +91,10 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::Model`](crate::Error::Model) when the model fails; the trace then ends before the call.
     pub async fn chat(&self, step: &str, request: ChatRequest) -> Result<ChatResponse> {
-        let span = spans::chat(self.model.name(), step, &request);
+        let span = spans::chat(&self.span, self.model, step, &request);
         let started = Instant::now();
         let answer = self.model.chat(request.clone()).instrument(span.clone()).await;
-        spans::answered(&span, &answer);
+        self.record(&span, &request, &answer);
         let response = answer?;
         self.push(TraceEvent::Call(Call {
             step: step.to_owned(),
@@ -96,7 +123,7 @@ impl<'a> Run<'a> {
     ///     }
     /// });
     /// assert_eq!(answer.await?.message.content, text);
-    /// # llmkit_prompt::Result::Ok(())
+    /// # Ok::<(), llmkit_prompt::Error>(())
     /// # }).unwrap();
     /// ```
     ///
@@ -108,7 +135,7 @@ impl<'a> Run<'a> {
         request: ChatRequest,
         tell: &mut (dyn FnMut(&ChatEvent) + Send),
     ) -> Result<ChatResponse> {
-        let span = spans::chat(self.model.name(), step, &request);
+        let span = spans::chat(&self.span, self.model, step, &request);
         let started = Instant::now();
         let model = self.model;
         let asked = request.clone();
@@ -125,7 +152,7 @@ impl<'a> Run<'a> {
             Err(llmkit_core::Error::Model { model: model.name().to_owned(), reason })
         };
         let answer = answer.instrument(span.clone()).await;
-        spans::answered(&span, &answer);
+        self.record(&span, &request, &answer);
         let response = answer?;
         self.push(TraceEvent::Call(Call {
             step: step.to_owned(),
@@ -134,6 +161,13 @@ impl<'a> Run<'a> {
             elapsed: started.elapsed(),
         }));
         Ok(response)
+    }
+
+    fn record(&self, span: &Span, request: &ChatRequest, answer: &llmkit_core::Result<ChatResponse>) {
+        spans::answered(span, self.model.name(), answer);
+        if self.content {
+            spans::said(span, &request.messages, answer.as_ref().ok());
+        }
     }
 
     /// Records something that a reader of the trace should know.
