@@ -39,7 +39,7 @@ use crate::{ChatPrompt, Result, Run, Traced, builtin};
 /// let run = agent.run(&model, "Do I need an umbrella in Lima?").await?;
 /// println!("{}", run.trace);
 /// assert_eq!(run.value.into_answer()?, "Yes, it rains in Lima.");
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Clone)]
@@ -139,7 +139,7 @@ impl Agent {
     ///
     /// let prompt = ChatPrompt::new("mine", [(Role::User, "Stop ({{ limit }}). Your conclusion?")], ["limit"])?;
     /// let agent = Agent::new(Toolbox::default()).with_last_answer().with_prompt("agent/last_answer", prompt)?;
-    /// # llmkit_prompt::Result::Ok(())
+    /// # Ok::<(), llmkit_prompt::Error>(())
     /// ```
     ///
     /// # Errors
@@ -218,7 +218,7 @@ impl Agent {
     /// let messages = vec![Message::user("Count to a million.")];
     /// let run = Agent::new(Toolbox::default()).run_until(&model, messages, cancel).await?;
     /// assert_eq!(run.value.outcome, Outcome::Cancelled);
-    /// # llmkit_prompt::Result::Ok(())
+    /// # Ok::<(), llmkit_prompt::Error>(())
     /// # }).unwrap();
     /// ```
     ///

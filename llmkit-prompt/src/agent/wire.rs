@@ -18,7 +18,7 @@ use crate::{Error, Result};
 ///
 /// // For a model whose own calls are not to be trusted.
 /// let agent = Agent::new(Toolbox::new([calculator()])?).with_protocol(Protocol::ReAct);
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
