@@ -19,6 +19,7 @@ use llmkit_prompt::agent::{
 use llmkit_prompt::testing::ScriptedModel;
 use llmkit_prompt::{ChatPrompt, Error, Trace, Traced};
 use pollster::block_on;
+use proptest::prelude::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -428,6 +429,36 @@ mod react {
         assert_eq!(results(&done.trace), ["18 degrees in Lima"]);
         let notes = notes(&done.trace);
         assert!(notes.contains("an observation of its own") && notes.contains("taken as `city`"), "{notes}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_model_makes_an_agent_panic_or_go_on_for_ever(
+        parts in prop::collection::vec(
+            prop::sample::select(vec![
+                "Thought: ", "Action: ", "Action Input: ", "Observation: ", "Final Answer: ", "weather", "Lima", "\n",
+                "{\"city\": ", "\"Lima\"", "}", "<tool_call>", "</tool_call>", "é", "**", "```", "calculator", "1+1",
+            ]),
+            0..60,
+        ),
+        protocol in 0..3_usize,
+    ) {
+        let count = AtomicUsize::new(0);
+        let model = ScriptedModel::from_fn(move |_| {
+            let start = count.fetch_add(5, Ordering::SeqCst).min(parts.len());
+            parts[start..].concat()
+        })
+        .with_capabilities(Capabilities::new().with_tools(true));
+        let protocol =
+            [Protocol::Native, Protocol::ReAct, Protocol::Text(ToolCallFormat::Hermes)][protocol];
+        let agent = agent([weather(), calculator()]).with_protocol(protocol).with_last_answer();
+        let done = run(&agent, &model);
+        prop_assert!(done.value.steps <= 20 && done.value.tool_calls <= 50);
+        let calls: usize = done.value.messages.iter().map(|message| message.tool_calls.len()).sum();
+        prop_assert_eq!(calls, done.trace.tools().count());
     }
 }
 
@@ -945,7 +976,7 @@ mod toolbox {
         let retry = prompt("Eh? {{ reason }}", &["reason"]);
         let model = ScriptedModel::new(["?", "Final Answer: 1"]);
         run(&agent.clone().with_prompt("agent/retry", retry).unwrap(), &model);
-        assert!(model.requests()[1].messages.last().unwrap().content.starts_with("Eh? "));
+        assert!(model.requests()[1].messages.last().unwrap().content.starts_with("Observation: Eh? "));
         let wrong = agent.clone().with_prompt("agent/react", prompt("{{ toolz }}", &["toolz"])).unwrap_err();
         assert!(matches!(wrong, Error::NotSupplied { .. }), "{wrong}");
         let unknown = agent.with_prompt("agent/reakt", prompt("x", &[])).unwrap_err();

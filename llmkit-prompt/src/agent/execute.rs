@@ -73,8 +73,7 @@ impl<'a> Drive<'a> {
             match self.watch.over(running.next()).await {
                 Ok(None) => break,
                 Ok(Some((index, ran))) => {
-                    let run = tool_run(&planned[index], &ran);
-                    agent.tell(|| AgentEvent::ToolFinished(run));
+                    agent.tell(|| AgentEvent::ToolFinished(tool_run(&planned[index], &ran)));
                     results[index] = Some(ran);
                 }
                 Err(interrupt) => {

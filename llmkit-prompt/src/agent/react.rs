@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::parse::{Repaired, json_with_repairs};
+
 /// The most of a reply that is read, in bytes; no step is that long.
 const LONGEST: usize = 256 * 1024;
 
@@ -289,6 +291,10 @@ pub(super) fn arguments(input: &str, parameters: &Value) -> Result<(Value, Optio
         let note = format!("the bare input was taken as `{only}`");
         return Ok((Value::Object(Map::from_iter([(only.clone(), value)])), Some(note)));
     }
+    if let Ok(Repaired { value: object @ Value::Object(_), .. }) = json_with_repairs::<Value>(text) {
+        let note = format!("the input was not quite JSON and was read as {object}");
+        return Ok((object, Some(note)));
+    }
     let found: String = text.chars().take(80).collect();
     Err(format!("the input must be one JSON object, found `{found}`"))
 }
@@ -442,6 +448,8 @@ mod tests {
         assert_eq!(read("2 + 2", &one), Ok(json!({"q": "2 + 2"})));
         assert_eq!(read("42", &one), Ok(json!({"q": "42"})));
         assert_eq!(read("42", &number), Ok(json!({"n": 42})));
+        assert_eq!(read("{q: 'deep dish',}", &one), Ok(json!({"q": "deep dish"})));
+        assert!(arguments("{q: 'x'}", &one).unwrap().1.unwrap().contains("not quite JSON"));
         for nothing in ["", "None", "{}", "null"] {
             assert_eq!(read(nothing, &two), Ok(json!({})), "{nothing}");
         }

@@ -9,6 +9,9 @@ use super::agent::Prompts;
 use super::{Agent, Toolbox, react, text};
 use crate::{Error, Result};
 
+/// What begins a turn that holds a tool's result, in the ReAct format.
+pub(super) const OBSERVATION: &str = "Observation:";
+
 /// How the model says that it wants a tool.
 ///
 /// The conversation of a run is the same with each: see [`AgentRun::messages`](super::AgentRun::messages).
@@ -101,7 +104,7 @@ impl Wire {
             }
             Self::ReAct => {
                 let mut request = ChatRequest::new(as_react(agent, messages)?);
-                request.stop = vec!["Observation:".to_owned()];
+                request.stop = vec![OBSERVATION.to_owned()];
                 Ok(request)
             }
             Self::Text(format) => Ok(ChatRequest::new(text::conversation(agent, format, messages)?)),
@@ -290,7 +293,7 @@ pub(super) fn append(seen: &mut Vec<Message>, turn: Message) {
 /// An assistant's turn that calls nothing: an answer, or a reply that could not be read and stands as it was written.
 fn final_turn(message: &Message, next: Option<&Message>) -> String {
     let refused =
-        next.is_some_and(|next| next.role == Role::User && next.content.starts_with("Observation:"));
+        next.is_some_and(|next| next.role == Role::User && next.content.starts_with(OBSERVATION));
     if refused {
         return message.content.clone();
     }

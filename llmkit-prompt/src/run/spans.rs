@@ -258,18 +258,6 @@ fn parts(message: &Message) -> Vec<Value> {
     parts
 }
 
-/// Records how the call of a tool ended.
-pub(crate) fn tool_done(span: &Span, result: &ToolResult) {
-    let error = match result {
-        ToolResult::Output { .. } => return,
-        ToolResult::Failed { .. } => "failed",
-        ToolResult::TimedOut { .. } => "timeout",
-        ToolResult::Panicked { .. } => "panic",
-        ToolResult::NotRun { .. } => "not_run",
-    };
-    failed(span, error);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
