@@ -12,6 +12,7 @@ const FILES: &[(&str, &str)] = &[
     ("agent/retry", include_str!("../prompts/agent/retry.md")),
     ("agent/text", include_str!("../prompts/agent/text.md")),
     ("agent/untrusted", include_str!("../prompts/agent/untrusted.md")),
+    ("agent/value", include_str!("../prompts/agent/value.md")),
     ("reasoning/extract", include_str!("../prompts/reasoning/extract.md")),
     ("reasoning/few_shot_cot", include_str!("../prompts/reasoning/few_shot_cot.md")),
     ("reasoning/few_shot_cot_example", include_str!("../prompts/reasoning/few_shot_cot_example.md")),
