@@ -22,6 +22,8 @@ mod vector;
 mod view;
 mod window;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use llmkit_core::LanguageModel;
 
@@ -115,5 +117,27 @@ pub trait Memory: Send + Sync {
         Self: Sized,
     {
         Then::new(self, next)
+    }
+}
+
+#[async_trait]
+impl<M: Memory + ?Sized> Memory for Box<M> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    async fn narrow(&self, run: &Run<'_>, view: View, notes: &mut Notes) -> Result<View> {
+        (**self).narrow(run, view, notes).await
+    }
+}
+
+#[async_trait]
+impl<M: Memory + ?Sized> Memory for Arc<M> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    async fn narrow(&self, run: &Run<'_>, view: View, notes: &mut Notes) -> Result<View> {
+        (**self).narrow(run, view, notes).await
     }
 }
