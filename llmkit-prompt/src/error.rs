@@ -153,9 +153,79 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A tool doesn't fit into a toolbox.
+    #[error("tool `{tool}`: expected {expected}, found {found}")]
+    Tool {
+        /// The tool's name.
+        tool: String,
+        /// What a toolbox takes.
+        expected: String,
+        /// What the tool is.
+        found: String,
+    },
+    /// An agent was to use tool calls that its model doesn't have.
+    #[error(
+        "`{model}` has no tool calls of its own: expected a model with the capability `tools`, or an agent with \
+         `Protocol::Auto` or `Protocol::ReAct`"
+    )]
+    Protocol {
+        /// The model's name.
+        model: String,
+    },
+    /// An agent came to no answer. What it did is in its [`AgentRun`](crate::agent::AgentRun).
+    #[error("the agent came to no answer in {steps} turns: {outcome}")]
+    Unanswered {
+        /// How it ended.
+        outcome: Box<crate::agent::Outcome>,
+        /// The model's turns.
+        steps: usize,
+    },
+    /// A piece has no prompt for this purpose.
+    #[error("there is no prompt `{purpose}` to replace here; there are {}", quoted(known))]
+    NoSuchPrompt {
+        /// What was to be replaced.
+        purpose: String,
+        /// The names of those that can be.
+        known: Vec<String>,
+    },
     /// A model failed to answer.
     #[error(transparent)]
     Model(#[from] llmkit_core::Error),
+    /// A method of reasoning found no answer of the expected form in what the model wrote.
+    #[error(
+        "{method}: expected {expected} in the model's reply, found none{}; the reply ends: {}",
+        if *cut_off { " (it was cut off at the longest answer allowed: raise `max_tokens`)" } else { "" },
+        tail(text)
+    )]
+    NoAnswer {
+        /// The method.
+        method: String,
+        /// What was looked for.
+        expected: &'static str,
+        /// The reply.
+        text: String,
+        /// Whether the reply ended because it was as long as allowed.
+        cut_off: bool,
+    },
+    /// No sample of a method that votes gave an answer.
+    #[error("{method}: none of {} samples gave an answer; the first: {source}", reasons.len())]
+    AllSamplesFailed {
+        /// The method.
+        method: String,
+        /// Why, sample by sample.
+        reasons: Vec<String>,
+        /// The first sample's error.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A verifier accepted neither an answer nor any revision of it.
+    #[error("no answer was accepted; the best is `{answer}`, of which the verifier says: {feedback}")]
+    NotVerified {
+        /// The best answer.
+        answer: String,
+        /// What the verifier says about it.
+        feedback: String,
+    },
     /// A text cannot be cut into pieces as small as asked for.
     #[error("cannot cut into pieces of {max_tokens} tokens: {text:?} alone takes {needed}; allow more")]
     ChunkTooSmall {
@@ -221,11 +291,29 @@ pub enum Error {
         /// Everything that is wrong, in the order of the text.
         problems: Vec<crate::pearl::PlanProblem>,
     },
+    /// A model's answers are no minutes.
+    #[error("{attempts} answers are no minutes in JSON, the last because: {reason}")]
+    NoMinutes {
+        /// How often the model answered.
+        attempts: usize,
+        /// What is wrong with its last answer.
+        reason: String,
+    },
     /// A [`minutes::Transcript`](crate::minutes::Transcript) is unusable.
     #[error("the transcript is unusable: {reason}")]
     Transcript {
         /// What is wrong with it.
         reason: String,
+    },
+    /// A model's answer is not what was asked for. The message can be shown to the model.
+    #[error("expected {expected}, found {found}{}", at(place.as_deref()))]
+    Parse {
+        /// What should have been there.
+        expected: String,
+        /// What is there instead.
+        found: String,
+        /// Where: the path of a field, a row and column; none for the whole text.
+        place: Option<String>,
     },
 }
 
@@ -286,9 +374,24 @@ fn lines(problems: &[impl fmt::Display]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
 
+fn at(place: Option<&str>) -> String {
+    place.map(|place| format!(" at {place}")).unwrap_or_default()
+}
+
 fn quoted(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The last 200 characters of a reply, on one line.
+fn tail(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let length = words.chars().count();
+    if length == 0 {
+        return "(it is empty)".to_owned();
+    }
+    let cut = if length > 200 { ".. " } else { "" };
+    format!("{cut}{}", words.chars().skip(length.saturating_sub(200)).collect::<String>())
 }

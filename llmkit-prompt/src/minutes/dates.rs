@@ -349,9 +349,8 @@ fn month(word: &str) -> Option<u32> {
         "november",
         "december",
     ];
-    let known =
-        |name: &&str| **name == *word || word == &name[..3] || (word == "sept" && name.starts_with("sept"));
-    MONTHS.iter().position(|name| known(&name)).and_then(|index| u32::try_from(index + 1).ok())
+    let known = |name: &str| name == word || word == &name[..3] || (word == "sept" && name == "september");
+    MONTHS.iter().position(|name| known(name)).and_then(|index| u32::try_from(index + 1).ok())
 }
 
 /// The first such day after the meeting.

@@ -104,6 +104,20 @@ impl QuoteFinder {
         self
     }
 
+    /// Whether the text says this, however short it is.
+    pub(super) fn contains(&self, words: &str) -> bool {
+        let mut wanted = Normal::default();
+        wanted.push(words.char_indices().map(|(at, letter)| (letter, at..at + 1)));
+        let wanted = wanted.text.trim_matches(|letter: char| matches!(letter, ' ' | '"' | '\'' | '.' | ','));
+        let is_bound = |letter: Option<char>| letter.is_none_or(|letter| !letter.is_ascii_alphanumeric());
+        // "May" is not in "maybe".
+        !wanted.is_empty()
+            && self.text.text.match_indices(wanted).any(|(at, found)| {
+                let (before, after) = (&self.text.text[..at], &self.text.text[at + found.len()..]);
+                is_bound(before.chars().next_back()) && is_bound(after.chars().next())
+            })
+    }
+
     /// The first place where the text says `quote`, or comes nearest to it.
     ///
     /// # Errors

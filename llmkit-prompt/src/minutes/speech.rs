@@ -63,6 +63,16 @@ pub(super) fn name_before(text: &str) -> Option<(String, usize)> {
     speaker_at(text, 0).map(|(name, _, end)| (name, end))
 }
 
+/// The words of a quote, without a time and the name of one of `speakers` in front of them.
+pub(super) fn without_label<'a>(quote: &'a str, speakers: &[&str]) -> &'a str {
+    match label(quote) {
+        Some(label) if label.speaker.as_deref().is_none_or(|name| speakers.contains(&name)) => {
+            &quote[label.length..]
+        }
+        _ => quote,
+    }
+}
+
 /// A name, perhaps a time in brackets, and a colon, from this byte on; and the byte after them.
 fn speaker_at(line: &str, from: usize) -> Option<(String, Option<Duration>, usize)> {
     let rest = &line[from..];

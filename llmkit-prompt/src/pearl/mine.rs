@@ -22,7 +22,7 @@ use crate::{ChatPrompt, Result, Run, Traced, builtin};
 /// let questions = ["What rhymes with \"sea\"?", "Who speaks?"];
 /// let actions = Miner::new().with_known(Actions::new()).run(&model, &questions).await?.value;
 /// assert_eq!(actions.get("FIND_RHYME").unwrap().parameters(), ["CTX", "X"]);
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone)]

@@ -45,6 +45,8 @@ pub(super) fn plan(text: &str, actions: &Actions) -> Result<Plan, Vec<PlanProble
     if reader.lines.is_empty() && reader.problems.is_empty() {
         reader.problems.push(problem(1, 1, PlanFault::NoSteps));
     }
+    // Those of a line are found in another order.
+    reader.problems.sort_by_key(|problem| (problem.line, problem.column));
     if reader.problems.is_empty() { Ok(Plan { steps: reader.steps, skipped }) } else { Err(reader.problems) }
 }
 

@@ -112,7 +112,7 @@ impl Judge for WordOverlap {
 /// let refined = refiner.run(&model, &[example]).await?.value;
 /// assert_eq!(refined.replays[0].scores, [Some(0.0), Some(1.0)]);
 /// assert!(refined.demonstrations[0].plan.contains("FIND_CAUSE"));
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone)]

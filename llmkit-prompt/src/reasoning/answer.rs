@@ -77,9 +77,9 @@ impl Extract {
                 Some(answer) => stated_number(answer).or_else(|| last_number(spoken)),
                 None => last_number(spoken),
             },
-            Self::Letter(last) => {
-                stated(spoken).and_then(|answer| first_letter(answer, *last)).or_else(|| last_letter(spoken, *last))
-            }
+            Self::Letter(last) => stated(spoken)
+                .and_then(|answer| first_letter(answer, *last))
+                .or_else(|| last_letter(spoken, *last)),
             Self::Tagged(name) => last_tagged(spoken, name).map(|answer| answer.trim().to_owned()),
             Self::Custom(function) => function(text),
         };
@@ -155,10 +155,12 @@ impl fmt::Debug for Extract {
 /// ```
 pub fn normalise(answer: &str) -> String {
     static FRACTION: LazyLock<Regex> = LazyLock::new(|| regex(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}"));
-    static WRAPPING: LazyLock<Regex> = LazyLock::new(|| regex(r"\\(?:text|mathrm|mathbf|textbf)\{([^{}]*)\}"));
+    static WRAPPING: LazyLock<Regex> =
+        LazyLock::new(|| regex(r"\\(?:text|mathrm|mathbf|textbf)\{([^{}]*)\}"));
     let answer = boxed(answer).unwrap_or(answer);
     let answer = FRACTION.replace_all(answer, "$1/$2");
-    let answer = WRAPPING.replace_all(&answer, "$1").replace("{,}", ",").replace("\\,", "").replace("\\%", "%");
+    let answer =
+        WRAPPING.replace_all(&answer, "$1").replace("{,}", ",").replace("\\,", "").replace("\\%", "%");
     let answer = plain(&answer);
     if let Some(number) = number::whole(answer) {
         return number;
@@ -177,7 +179,10 @@ fn after_thoughts(text: &str) -> &str {
 
 /// The last answer that the text states, by the first of the three ways that finds one.
 pub(crate) fn stated(text: &str) -> Option<&str> {
-    boxed(text).or_else(|| last_tagged(text, "answer")).or_else(|| announced(text)).filter(|found| !plain(found).is_empty())
+    boxed(text)
+        .or_else(|| last_tagged(text, "answer"))
+        .or_else(|| announced(text))
+        .filter(|found| !plain(found).is_empty())
 }
 
 /// The content of the last `\boxed{..}`.
@@ -235,7 +240,8 @@ fn sentence(line: &str) -> &str {
         if matches!(character, '。' | '！' | '？') {
             return &line[..at];
         }
-        let ends = matches!(character, '.' | '!' | '?') && characters.peek().is_some_and(|(_, next)| *next == ' ');
+        let ends =
+            matches!(character, '.' | '!' | '?') && characters.peek().is_some_and(|(_, next)| *next == ' ');
         if ends {
             let after = line[at + 1..].trim_start().chars().next();
             let short = character == '.' && (1..3).contains(&word);
@@ -276,10 +282,12 @@ fn plain(text: &str) -> &str {
 }
 
 fn stated_number(answer: &str) -> Option<String> {
-    let result = answer.rsplit_once('=').map_or(answer, |(_, result)| result);
+    // LaTeX writes `1{,}024` so that no space follows the comma.
+    let answer = answer.replace("{,}", ",");
+    let result = answer.rsplit_once('=').map_or(answer.as_str(), |(_, result)| result);
     let mut found = number::numbers(result);
     if found.is_empty() {
-        found = number::numbers(answer);
+        found = number::numbers(&answer);
     }
     found.into_iter().next().map(|number| number.canonical)
 }
@@ -304,17 +312,23 @@ fn letters(text: &str, last: char) -> impl Iterator<Item = Letter> {
         let before = at.checked_sub(1).map(|before| characters[before]);
         let after = characters.get(at + 1).copied();
         let is_word = |neighbour: Option<char>| {
-            neighbour.is_some_and(|neighbour| neighbour.is_alphanumeric() || matches!(neighbour, '\'' | '’' | '_'))
+            neighbour
+                .is_some_and(|neighbour| neighbour.is_alphanumeric() || matches!(neighbour, '\'' | '’' | '_'))
         };
         if !('A'..=last).contains(&capital) || is_word(before) || is_word(after) {
             return None;
         }
         let closes = matches!(after, Some(')' | '）' | ']'));
         let bracketed = closes && matches!(before, Some('(' | '（' | '['));
-        let ends = matches!(after, None | Some('.' | ':' | ',' | ';' | '*' | '\n' | '。' | '，' | '、' | '"' | '}'));
+        let ends =
+            matches!(after, None | Some('.' | ':' | ',' | ';' | '*' | '\n' | '。' | '，' | '、' | '"' | '}'));
         let is_capital = character.is_ascii_uppercase();
         let certain = closes || is_capital && (ends || !matches!(character, 'A' | 'I'));
-        (is_capital || closes || ends && characters.len() < 4).then_some(Letter { capital, bracketed, certain })
+        (is_capital || closes || ends && characters.len() < 4).then_some(Letter {
+            capital,
+            bracketed,
+            certain,
+        })
     })
 }
 
@@ -324,10 +338,8 @@ fn first_letter(answer: &str, last: char) -> Option<String> {
 
 fn last_letter(text: &str, last: char) -> Option<String> {
     let all: Vec<Letter> = letters(text, last).collect();
-    let found = all
-        .iter()
-        .rfind(|letter| letter.bracketed)
-        .or_else(|| all.iter().rfind(|letter| letter.certain))?;
+    let found =
+        all.iter().rfind(|letter| letter.bracketed).or_else(|| all.iter().rfind(|letter| letter.certain))?;
     Some(found.capital.to_string())
 }
 
@@ -440,9 +452,24 @@ mod tests {
     #[test]
     fn hostile_texts_take_little_time_and_never_panic() {
         let begin = std::time::Instant::now();
-        for piece in ["\\boxed{", "Answer:", "1,", "((((", "<answer>", "**", "é$", ".5", "1e", "</think>", "a) ", "=", "the answer is "] {
+        for piece in [
+            "\\boxed{",
+            "Answer:",
+            "1,",
+            "((((",
+            "<answer>",
+            "**",
+            "é$",
+            ".5",
+            "1e",
+            "</think>",
+            "a) ",
+            "=",
+            "the answer is ",
+        ] {
             let text = piece.repeat(200_000);
-            for extract in [Extract::Text, Extract::Number, Extract::letters('Z'), Extract::tagged("answer")] {
+            for extract in [Extract::Text, Extract::Number, Extract::letters('Z'), Extract::tagged("answer")]
+            {
                 let _ = extract.answer(&text);
             }
             let _ = normalise(&text);

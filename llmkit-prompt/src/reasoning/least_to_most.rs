@@ -3,8 +3,9 @@ use llmkit_core::ChatRequest;
 use serde_json::json;
 
 use super::chain::{no_answer, written};
+use super::list::list;
 use super::{Evidence, Extract, Reasoned, Reasoner, Step, normalise};
-use crate::{ChatPrompt, Result, Run, builtin, parse};
+use crate::{ChatPrompt, Result, Run, builtin};
 
 /// Least-to-most: easier questions are found and answered first, one after the other, each with the answers before it.
 ///
@@ -77,27 +78,37 @@ impl LeastToMost {
     /// # Errors
     /// As [`with_decompose_prompt`](Self::with_decompose_prompt).
     pub fn with_solve_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        self.solve = prompt.supplied_by(&["question", "solved", "subquestion", "is_last", "kind", "detail"])?;
+        self.solve =
+            prompt.supplied_by(&["question", "solved", "subquestion", "is_last", "kind", "detail"])?;
         Ok(self)
     }
 
     async fn subquestions(&self, run: &Run<'_>, question: &str) -> Result<Vec<String>> {
         let messages = self.decompose.render(json!({ "question": question, "limit": self.limit }))?;
         let reply = run.chat("decompose", ChatRequest::new(messages)).await?;
-        let mut subquestions = parse::list(&reply.message.content);
+        let mut subquestions = list(&reply.message.content);
         let whole = normalise(question);
         subquestions.retain(|subquestion| normalise(subquestion) != whole);
         if subquestions.is_empty() {
             run.note("no easier question was found, so the question is asked at once");
         }
         if subquestions.len() > self.limit {
-            run.note(format!("{} easier questions were found; the first {} are asked", subquestions.len(), self.limit));
+            run.note(format!(
+                "{} easier questions were found; the first {} are asked",
+                subquestions.len(),
+                self.limit
+            ));
             subquestions.truncate(self.limit);
         }
         Ok(subquestions)
     }
 
-    fn messages(&self, question: &str, solved: &[Step], subquestion: Option<&str>) -> Result<Vec<crate::Message>> {
+    fn messages(
+        &self,
+        question: &str,
+        solved: &[Step],
+        subquestion: Option<&str>,
+    ) -> Result<Vec<crate::Message>> {
         self.solve.render(json!({
             "question": question,
             "solved": solved,

@@ -46,10 +46,11 @@ mod answer;
 mod chain;
 mod few_shot;
 mod least_to_most;
+mod list;
 mod number;
 mod outcome;
-mod sampled;
 mod plan_and_solve;
+mod sampled;
 mod self_consistency;
 mod step_back;
 mod thoughts;
@@ -59,7 +60,9 @@ mod zero_shot;
 
 use async_trait::async_trait;
 use llmkit_core::LanguageModel;
+use tracing::Instrument as _;
 
+use crate::run::spans;
 use crate::{Result, Run, Traced};
 
 pub use answer::{Extract, normalise};
@@ -121,7 +124,8 @@ pub trait Reasoner: Send + Sync {
     /// As [`run_in`](Self::run_in).
     async fn run(&self, model: &dyn LanguageModel, question: &str) -> Result<Traced<Reasoned>> {
         let run = Run::new(self.name(), model);
-        let reasoned = self.run_in(&run, question).await?;
+        let outcome = self.run_in(&run, question).instrument(run.span().clone()).await;
+        let reasoned = spans::ended(run.span(), outcome)?;
         Ok(run.finish(reasoned))
     }
 }

@@ -15,9 +15,10 @@ pub(crate) struct Found {
 
 /// The digit zero of every script of Unicode's basic plane that has decimal digits, and of the mathematical alphabets.
 const ZEROS: [u32; 42] = [
-    0x30, 0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6, 0xE50, 0xED0, 0xF20,
-    0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50, 0x1BB0, 0x1C40, 0x1C50, 0xA620, 0xA8D0, 0xA900,
-    0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10, 0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6,
+    0x30, 0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6, 0xE50,
+    0xED0, 0xF20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50, 0x1BB0, 0x1C40,
+    0x1C50, 0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10, 0x1D7CE, 0x1D7D8, 0x1D7E2,
+    0x1D7EC, 0x1D7F6,
 ];
 
 /// The value of a decimal digit of any script.
@@ -37,14 +38,36 @@ pub(crate) fn numbers(text: &str) -> Vec<Found> {
     // What stands before the current character: a letter makes `A4` or `x2` a name, not a number.
     let mut before: Option<char> = None;
     while let Some((start, character)) = characters.peek().copied() {
-        let starts = digit(character).is_some() || (is_point(character) && digit_after(text, start, character));
-        if !starts || before.is_some_and(|before| before.is_alphabetic() && !is_ideograph(before) || before == '_') {
+        let starts = digit(character).is_some()
+            || is_point(character)
+                && digit_after(text, start, character)
+                && before.is_none_or(|before| digit(before).is_none());
+        if !starts
+            || before.is_some_and(|before| before.is_alphabetic() && !is_ideograph(before) || before == '_')
+        {
             // The whole of `A4` or `v1.2` is passed over.
             characters.next();
             before = Some(if starts { before.unwrap_or(character) } else { character });
             continue;
         }
-        let (mut end, mut canonical) = read_number(text, &mut characters);
+        let groups = read_groups(text, &mut characters);
+        let last = groups.last().expect("it starts with a digit, or a point before one");
+        let mut end = last.end;
+        let Some((mut whole, mut fraction)) = split(&groups) else {
+            // `1,2,3` is three numbers.
+            found.extend(groups.into_iter().map(|group| Found {
+                start: group.start,
+                end: group.end,
+                canonical: spelled(&group.digits, ""),
+            }));
+            before = text[..end].chars().next_back();
+            continue;
+        };
+        if let Some((length, power)) = exponent(&text[end..]) {
+            end += length;
+            shift(&mut whole, &mut fraction, power);
+        }
+        let mut canonical = spelled(&whole, &fraction);
         let mut start = start;
         if let Some((sign, negative)) = sign_before(text, start) {
             start = sign;
@@ -52,13 +75,18 @@ pub(crate) fn numbers(text: &str) -> Vec<Found> {
                 canonical.insert(0, '-');
             }
         }
-        let fraction = text[end..].strip_prefix('/').or_else(|| text[end..].strip_prefix('⁄'));
-        if fraction.is_some_and(|rest| rest.chars().next().is_some_and(|next| digit(next).is_some())) {
-            characters.next();
-            let (below, denominator) = read_number(text, &mut characters);
-            end = below;
-            canonical = format!("{canonical}/{denominator}");
+        if let Some(below) = text[end..].strip_prefix('/').or_else(|| text[end..].strip_prefix('⁄')) {
+            let digits = below.chars().take_while(|next| digit(*next).is_some());
+            let (length, digits) = digits.fold((0, String::new()), |(length, mut digits), next| {
+                digits.extend(digit(next).map(|value| char::from(b'0' + value)));
+                (length + next.len_utf8(), digits)
+            });
+            if length > 0 {
+                end = text.len() - below.len() + length;
+                canonical = format!("{canonical}/{}", spelled(&digits, ""));
+            }
         }
+        while characters.next_if(|(at, _)| *at < end).is_some() {}
         before = text[..end].chars().next_back();
         found.push(Found { start, end, canonical });
     }
@@ -67,7 +95,8 @@ pub(crate) fn numbers(text: &str) -> Vec<Found> {
 
 /// The one spelling of `text` where all of it is one number, with or without a currency sign before it.
 pub(crate) fn whole(text: &str) -> Option<String> {
-    let text = text.trim().trim_start_matches(['$', '€', '£', '¥', '￥', '₹']).trim_end_matches(['€', '元']).trim();
+    let text =
+        text.trim().trim_start_matches(['$', '€', '£', '¥', '￥', '₹']).trim_end_matches(['€', '元']).trim();
     let mut found = numbers(text);
     let number = found.pop().filter(|number| number.start == 0 && number.end == text.len())?;
     found.is_empty().then_some(number.canonical)
@@ -96,47 +125,55 @@ fn sign_before(text: &str, number: usize) -> Option<(usize, bool)> {
         '+' | '＋' => false,
         _ => return None,
     };
-    let free = before[..at]
-        .chars()
-        .next_back()
-        .is_none_or(|before| before.is_whitespace() || matches!(before, '(' | '[' | '{' | '=' | ':' | ',' | '*' | '"' | '：'));
+    let free = before[..at].chars().next_back().is_none_or(|before| {
+        before.is_whitespace() || matches!(before, '(' | '[' | '{' | '=' | ':' | ',' | '*' | '"' | '：')
+    });
     free.then_some((at, negative))
 }
 
-/// Reads digits, separators and a power of ten; gives the end and the canonical spelling without a sign.
-fn read_number(text: &str, characters: &mut Peekable<CharIndices<'_>>) -> (usize, String) {
-    let mut groups: Vec<(Option<char>, String)> = vec![(None, String::new())];
-    let mut end = characters.peek().map_or(text.len(), |(at, _)| *at);
-    let mut first = None;
+/// Digits that stand together, after a separator unless they are the first.
+struct Group {
+    separator: Option<char>,
+    start: usize,
+    end: usize,
+    digits: String,
+}
+
+/// Reads digits and the separators between them. A first group without digits stands before a point that begins the number.
+fn read_groups(text: &str, characters: &mut Peekable<CharIndices<'_>>) -> Vec<Group> {
+    let start = characters.peek().map_or(text.len(), |(at, _)| *at);
+    let mut groups = vec![Group { separator: None, start, end: start, digits: String::new() }];
     while let Some((at, character)) = characters.peek().copied() {
+        let after = at + character.len_utf8();
+        let pointed = groups[0].digits.is_empty();
         if let Some(value) = digit(character) {
-            groups.last_mut().expect("there is a first group").1.push(char::from(b'0' + value));
-            end = at + character.len_utf8();
-        } else if is_separator(character) && digit_after(text, at, character) {
-            first.get_or_insert_with(|| (end, characters.clone()));
-            groups.push((Some(character), String::new()));
+            let group = groups.last_mut().expect("there is a first group");
+            group.digits.push(char::from(b'0' + value));
+            group.end = after;
+        // After `.5` no separator is part of the number.
+        } else if is_separator(character)
+            && digit_after(text, at, character)
+            && !(pointed && groups.len() > 1)
+        {
+            groups.push(Group {
+                separator: Some(character),
+                start: after,
+                end: after,
+                digits: String::new(),
+            });
         } else {
             break;
         }
         characters.next();
     }
-    let (mut whole, mut fraction) = split(&groups).unwrap_or_else(|| {
-        // `1,2,3` is three numbers: the first ends before its separator.
-        if let Some((first_end, rest)) = first {
-            (end, *characters) = (first_end, rest);
-        }
-        (groups[0].1.clone(), String::new())
-    });
-    if let Some((length, power)) = exponent(&text[end..]) {
-        while characters.next_if(|(at, _)| *at < end + length).is_some() {}
-        end += length;
-        shift(&mut whole, &mut fraction, power);
-    }
-    (end, spelled(&whole, &fraction))
+    groups
 }
 
 fn is_separator(character: char) -> bool {
-    matches!(character, ',' | '.' | '\'' | '’' | '_' | '٬' | '٫' | '．' | '，' | '\u{a0}' | '\u{202f}' | '\u{2009}')
+    matches!(
+        character,
+        ',' | '.' | '\'' | '’' | '_' | '٬' | '٫' | '．' | '，' | '\u{a0}' | '\u{202f}' | '\u{2009}'
+    )
 }
 
 /// Which groups of digits are thousands and which is the fraction; none where they are no single number.
@@ -144,26 +181,27 @@ fn is_separator(character: char) -> bool {
 /// The last of two kinds of separator is the decimal one (`1,234.5`, `1.234,5`). A single kind that occurs once is the decimal one
 /// (`2.125`, `3,5`), except a comma before exactly three digits (`1,234`); one that repeats groups thousands (`1.234.567`), or lakhs
 /// (`12,34,567`).
-fn split(groups: &[(Option<char>, String)]) -> Option<(String, String)> {
-    let (last, digits) = groups.last()?;
-    let repeats = groups.iter().filter(|(separator, _)| separator == last).count() > 1;
-    let decimal = match last {
+fn split(groups: &[Group]) -> Option<(String, String)> {
+    let last = groups.last()?;
+    let repeats = groups.iter().filter(|group| group.separator == last.separator).count() > 1;
+    let decimal = match last.separator {
         Some('٫') => true,
         Some('.' | '．') => !repeats,
-        Some(',' | '，') => !repeats && (digits.len() != 3 || groups.len() > 2),
+        Some(',' | '，') => !repeats && (last.digits.len() != 3 || groups.len() > 2),
         _ => false,
     };
     let (whole, fraction) =
-        if decimal { (&groups[..groups.len() - 1], digits.as_str()) } else { (groups, "") };
-    if let [(_, first), middle @ .., (separator, last)] = whole {
-        let alike = middle.iter().all(|(other, _)| other == separator);
-        let thousands = middle.iter().all(|(_, group)| group.len() == 3);
-        let lakhs = middle.iter().all(|(_, group)| group.len() == 2);
-        if !(1..=3).contains(&first.len()) || last.len() != 3 || !alike || !(thousands || lakhs) {
+        if decimal { (&groups[..groups.len() - 1], last.digits.as_str()) } else { (groups, "") };
+    if let [first, middle @ .., last] = whole {
+        let alike = middle.iter().all(|group| group.separator == last.separator);
+        let thousands = middle.iter().all(|group| group.digits.len() == 3);
+        let lakhs = middle.iter().all(|group| group.digits.len() == 2);
+        if !(1..=3).contains(&first.digits.len()) || last.digits.len() != 3 || !alike || !(thousands || lakhs)
+        {
             return None;
         }
     }
-    Some((whole.iter().map(|(_, digits)| digits.as_str()).collect(), fraction.to_owned()))
+    Some((whole.iter().map(|group| group.digits.as_str()).collect(), fraction.to_owned()))
 }
 
 /// `e-3` or `E+5` after a number: its length and value. Beyond 100 it is no number that anyone means.
@@ -242,6 +280,7 @@ mod tests {
         assert_eq!(found("1,2,3 and 192.168.1.10"), ["1", "2", "3", "192", "168", "1", "10"]);
         assert_eq!(found("12,34,567 or 1\u{a0}2"), ["1234567", "1", "2"]);
         assert_eq!(found("9e9999"), ["9"]);
+        assert_eq!(found(".5.6 7."), ["0.5", "6", "7"]);
     }
 
     #[test]

@@ -17,7 +17,9 @@ impl Sampled<'_> {
     fn settings(&self, mut request: ChatRequest) -> ChatRequest {
         request.temperature.get_or_insert(self.temperature);
         // Nested sampling: the odd factor keeps the seeds of two levels from meeting.
-        let seed = request.seed.map_or(self.seed, |inner| self.seed ^ inner.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let seed = request
+            .seed
+            .map_or(self.seed, |inner| self.seed ^ inner.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         request.seed = Some(seed);
         request
     }
@@ -27,6 +29,10 @@ impl Sampled<'_> {
 impl LanguageModel for Sampled<'_> {
     fn name(&self) -> &str {
         self.model.name()
+    }
+
+    fn provider(&self) -> &str {
+        self.model.provider()
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use tracing::Instrument as _;
 
 use super::sampled::Sampled;
 use super::{EarlyStop, Evidence, Reasoned, Reasoner, Vote, normalise};
+use crate::run::spans;
 use crate::{Error, Result, Run};
 
 /// Self-consistency: another method is tried several times with different seeds, and the answer that comes up most often wins.
@@ -98,9 +100,7 @@ impl<R: Reasoner> SelfConsistency<R> {
     }
 
     fn validate(&self) -> Result<()> {
-        let wrong = |setting, expected, found: String| {
-            Err(Error::Setting { piece: self.name().to_owned(), setting, expected, found })
-        };
+        let wrong = |setting, expected, found: String| Err(Error::Setting { setting, expected, found });
         if self.samples == 0 {
             return wrong("samples", "at least 1", "0".to_owned());
         }
@@ -108,7 +108,11 @@ impl<R: Reasoner> SelfConsistency<R> {
             return wrong("concurrency", "at least 1", "0".to_owned());
         }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) && self.samples > 1 {
-            return wrong("temperature", "above 0, or all samples are the same", self.temperature.to_string());
+            return wrong(
+                "temperature",
+                "above 0, or all samples are the same",
+                self.temperature.to_string(),
+            );
         }
         match self.early_stop {
             Some(EarlyStop::Confident(probability)) if !(0.5..=1.0).contains(&probability) => {
@@ -128,13 +132,20 @@ impl<R: Reasoner> SelfConsistency<R> {
         let models: Vec<Sampled<'_>> = samples.clone().map(model).collect();
         let mut parts: Vec<Run<'_>> = Vec::with_capacity(models.len());
         for (sample, model) in samples.zip(&models) {
-            let part = Run::new(format!("sample {}", sample + 1), model);
+            let part = run.part_on(format!("sample {}", sample + 1), model);
             part.note(model.describe());
             parts.push(part);
         }
-        let attempts: Vec<_> = parts.iter().map(|part| self.reasoner.run_in(part, question)).collect();
-        let outcomes = stream::iter(attempts).buffered(self.concurrency).collect().await;
-        for part in parts {
+        let attempts: Vec<_> = parts
+            .iter()
+            .map(|part| self.reasoner.run_in(part, question).instrument(part.span().clone()))
+            .collect();
+        let outcomes: Vec<Result<Reasoned>> =
+            stream::iter(attempts).buffered(self.concurrency).collect().await;
+        for (part, outcome) in parts.into_iter().zip(&outcomes) {
+            if let Err(error) = outcome {
+                spans::failed(part.span(), &spans::kind(error));
+            }
             run.include(part);
         }
         outcomes

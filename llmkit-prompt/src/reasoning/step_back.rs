@@ -76,7 +76,8 @@ impl StepBack {
     /// # Errors
     /// As [`with_question_prompt`](Self::with_question_prompt).
     pub fn with_answer_prompt(mut self, prompt: ChatPrompt) -> Result<Self> {
-        self.answer = prompt.supplied_by(&["question", "step_back_question", "principles", "kind", "detail"])?;
+        self.answer =
+            prompt.supplied_by(&["question", "step_back_question", "principles", "kind", "detail"])?;
         Ok(self)
     }
 }

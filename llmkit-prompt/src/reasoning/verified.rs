@@ -3,9 +3,11 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tracing::Instrument as _;
 
 use super::chain::reason;
 use super::{Evidence, Extract, Reasoned, Reasoner, Revision};
+use crate::run::spans;
 use crate::{ChatPrompt, Error, Result, Run, builtin};
 
 /// Says whether an answer holds, by something that the answer's model does not control: a test that runs, a schema, a lookup, a proof
@@ -207,11 +209,13 @@ impl<R: Reasoner, V: Verifier> Reasoner for VerifiedReasoner<R, V> {
 
     async fn run_in(&self, run: &Run<'_>, question: &str) -> Result<Reasoned> {
         let part = run.part(self.reasoner.name());
-        let first = self.reasoner.run_in(&part, question).await;
+        let first = self.reasoner.run_in(&part, question).instrument(part.span().clone()).await;
+        let first = spans::ended(part.span(), first);
         run.include(part);
         let mut best = first?;
         let mut verdict = self.verifier.verify(run, question, &best).await?;
-        let mut history = vec![Revision { answer: best.answer.clone(), verdict: verdict.clone(), kept: true }];
+        let mut history =
+            vec![Revision { answer: best.answer.clone(), verdict: verdict.clone(), kept: true }];
         // Without these a model that always takes the likeliest token would write the same revision again.
         let mut rejected: Vec<String> = Vec::new();
         for _ in 0..self.revisions {
@@ -242,7 +246,10 @@ impl<R: Reasoner, V: Verifier> Reasoner for VerifiedReasoner<R, V> {
                 rejected.push(std::mem::replace(&mut best, revised).answer);
                 verdict = judged;
             } else {
-                run.note(format!("the revision {} is no better by the verifier and is dropped", revised.answer));
+                run.note(format!(
+                    "the revision {} is no better by the verifier and is dropped",
+                    revised.answer
+                ));
                 rejected.push(revised.answer);
             }
         }

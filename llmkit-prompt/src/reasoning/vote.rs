@@ -175,7 +175,11 @@ mod tests {
             (7, 2, 0.9453125),
             (40, 30, 0.8824512187958291),
         ] {
-            assert!((lead(first, second) - expected).abs() < 1e-9, "{first} {second} {}", lead(first, second));
+            assert!(
+                (lead(first, second) - expected).abs() < 1e-9,
+                "{first} {second} {}",
+                lead(first, second)
+            );
         }
         assert!(lead(100_000, 1) <= 1.0);
     }

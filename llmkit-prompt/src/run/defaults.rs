@@ -55,6 +55,10 @@ impl<M: LanguageModel> LanguageModel for WithDefaults<M> {
         self.model.name()
     }
 
+    fn provider(&self) -> &str {
+        self.model.provider()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.model.capabilities()
     }

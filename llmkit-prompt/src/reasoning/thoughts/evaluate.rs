@@ -63,14 +63,16 @@ pub(super) fn requests(
     match method.evaluate {
         Evaluate::Value { samples } => {
             for candidate in candidates {
-                let messages = method.prompts.value.render(json!({ "question": question, "thoughts": candidate }))?;
+                let messages =
+                    method.prompts.value.render(json!({ "question": question, "thoughts": candidate }))?;
                 requests.extend((0..samples).map(|index| sampled(messages.clone(), index, samples)));
             }
         }
         // A single candidate needs no votes.
         Evaluate::Vote { .. } if candidates.len() < 2 => {}
         Evaluate::Vote { votes } => {
-            let messages = method.prompts.vote.render(json!({ "question": question, "candidates": candidates }))?;
+            let messages =
+                method.prompts.vote.render(json!({ "question": question, "candidates": candidates }))?;
             requests.extend((0..votes).map(|index| sampled(messages.clone(), index, votes)));
         }
     }
@@ -85,7 +87,8 @@ pub(super) fn read(evaluate: Evaluate, run: &Run<'_>, candidates: usize, replies
         Evaluate::Value { samples } => replies
             .chunks(samples)
             .map(|scores| {
-                let score = |reply: &String| match number(reply).filter(|score| (0.0..=10.0).contains(score)) {
+                let score = |reply: &String| match number(reply).filter(|score| (0.0..=10.0).contains(score))
+                {
                     Some(score) => score / 10.0,
                     None => {
                         run.note("a judgement without a score from 0 to 10 counts as 0");
@@ -99,7 +102,8 @@ pub(super) fn read(evaluate: Evaluate, run: &Run<'_>, candidates: usize, replies
         Evaluate::Vote { votes } => {
             let mut counts = vec![0_usize; candidates];
             for reply in replies {
-                let choice = number(reply).and_then(|choice| (1..=candidates).find(|place| *place as f64 == choice));
+                let choice =
+                    number(reply).and_then(|choice| (1..=candidates).find(|place| *place as f64 == choice));
                 match choice {
                     Some(place) => counts[place - 1] += 1,
                     None => run.note(format!("a vote for none of the {candidates} choices is not counted")),

@@ -3,7 +3,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::TreeOfThoughts;
-use crate::{Result, Run, parse};
+use crate::reasoning::list::list;
+use crate::{Result, Run};
 
 /// How [`TreeOfThoughts`] makes the next steps of a partial solution.
 ///
@@ -59,7 +60,7 @@ pub(super) fn request(
 /// The thoughts in the replies to those requests, without repetitions, at most as many as wanted.
 pub(super) fn read(method: &TreeOfThoughts, run: &Run<'_>, replies: &[String]) -> Vec<String> {
     let found: Vec<String> = match method.generate {
-        Generate::Propose => replies.iter().flat_map(|reply| parse::list(reply)).collect(),
+        Generate::Propose => replies.iter().flat_map(|reply| list(reply)).collect(),
         Generate::Sample => replies.iter().map(|reply| reply.trim().to_owned()).collect(),
     };
     let mut thoughts: Vec<String> = Vec::new();
@@ -73,7 +74,10 @@ pub(super) fn read(method: &TreeOfThoughts, run: &Run<'_>, replies: &[String]) -
         }
     }
     if dropped > 0 {
-        run.note(format!("{dropped} thoughts are passed over: empty, said before, or more than {}", method.breadth));
+        run.note(format!(
+            "{dropped} thoughts are passed over: empty, said before, or more than {}",
+            method.breadth
+        ));
     }
     if thoughts.is_empty() {
         run.note("no next step was found in the reply");

@@ -210,7 +210,6 @@ impl TreeOfThoughts {
             Search::Breadth { beam } => beam,
             Search::Depth { threshold } if !(0.0..=1.0).contains(&threshold) => {
                 return Err(Error::Setting {
-                    piece: self.name().to_owned(),
                     setting: "threshold",
                     expected: "from 0 to 1",
                     found: threshold.to_string(),
@@ -233,12 +232,9 @@ impl TreeOfThoughts {
         ];
         match counts.into_iter().find(|(_, count)| *count == 0) {
             None => Ok(()),
-            Some((setting, _)) => Err(Error::Setting {
-                piece: self.name().to_owned(),
-                setting,
-                expected: "at least 1",
-                found: "0".to_owned(),
-            }),
+            Some((setting, _)) => {
+                Err(Error::Setting { setting, expected: "at least 1", found: "0".to_owned() })
+            }
         }
     }
 }

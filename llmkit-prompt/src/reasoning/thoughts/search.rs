@@ -76,7 +76,8 @@ impl<'a> Searcher<'a> {
         // The root is no thought: `None`.
         let mut frontier: Vec<Option<usize>> = vec![None];
         for _ in 0..self.method.depth {
-            let (done, open): (Vec<_>, Vec<_>) = frontier.iter().copied().partition(|place| self.is_solved(*place));
+            let (done, open): (Vec<_>, Vec<_>) =
+                frontier.iter().copied().partition(|place| self.is_solved(*place));
             if open.is_empty() {
                 break;
             }
@@ -171,7 +172,8 @@ impl<'a> Searcher<'a> {
         for (place, replies) in places.iter().zip(replies.chunks(each)) {
             for text in generate::read(method, self.run, replies) {
                 if self.tree.thoughts.len() == method.max_thoughts {
-                    self.tree.stopped = Some(format!("the limit of {} thoughts is reached", method.max_thoughts));
+                    self.tree.stopped =
+                        Some(format!("the limit of {} thoughts is reached", method.max_thoughts));
                     break;
                 }
                 made.push(self.tree.thoughts.len());
@@ -201,10 +203,18 @@ impl<'a> Searcher<'a> {
 
     /// The replies' texts, in the requests' order, in which they are recorded too.
     async fn ask(&mut self, step: &str, requests: Vec<ChatRequest>) -> Result<Vec<String>> {
-        let parts: Vec<Run<'_>> =
-            (0..requests.len()).map(|_| self.run.part(format!("call {}", { self.calls += 1; self.calls }))).collect();
-        let calls: Vec<_> = parts.iter().zip(requests).map(|(part, request)| part.chat(step, request)).collect();
-        let replies: Vec<Result<ChatResponse>> = stream::iter(calls).buffered(self.method.concurrency).collect().await;
+        let parts: Vec<Run<'_>> = (0..requests.len())
+            .map(|_| {
+                self.run.part(format!("call {}", {
+                    self.calls += 1;
+                    self.calls
+                }))
+            })
+            .collect();
+        let calls: Vec<_> =
+            parts.iter().zip(requests).map(|(part, request)| part.chat(step, request)).collect();
+        let replies: Vec<Result<ChatResponse>> =
+            stream::iter(calls).buffered(self.method.concurrency).collect().await;
         for part in parts {
             self.run.include(part);
         }

@@ -119,7 +119,13 @@ impl fmt::Display for ThoughtTree {
                 _ => '-',
             };
             let text = thought.text.split_whitespace().collect::<Vec<_>>().join(" ");
-            writeln!(f, "{:indent$}{mark} {:.2} {text}", "", thought.value, indent = 2 * (thought.depth - 1))?;
+            writeln!(
+                f,
+                "{:indent$}{mark} {:.2} {text}",
+                "",
+                thought.value,
+                indent = 2 * (thought.depth - 1)
+            )?;
             stack.append(&mut children[index]);
         }
         if let Some(stopped) = &self.stopped {
