@@ -2,8 +2,10 @@ use std::path::Path;
 
 use llmkit_core::{ChatRequest, LanguageModel, Message};
 use serde::{Deserialize, Serialize};
+use tracing::Instrument;
 
 use super::{Memory, Notes, file};
+use crate::run::spans;
 use crate::{Result, Run, Traced};
 
 /// A conversation, every message of it. What a model is shown of it is a [`Memory`]'s choice.
@@ -94,7 +96,8 @@ impl Conversation {
         text: impl Into<String> + Send,
     ) -> Result<Traced<Message>> {
         let run = Run::new("conversation", model);
-        let answer = self.ask_in(&run, memory, text).await?;
+        let answer = self.ask_in(&run, memory, text).instrument(run.span().clone()).await;
+        let answer = spans::ended(run.span(), answer)?;
         Ok(run.finish(answer))
     }
 

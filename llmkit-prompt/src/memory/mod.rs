@@ -26,7 +26,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use llmkit_core::LanguageModel;
+use tracing::Instrument;
 
+use crate::run::spans;
 use crate::{Result, Run, Traced};
 
 pub use budget::TokenBudgetMemory;
@@ -107,7 +109,8 @@ pub trait Memory: Send + Sync {
         conversation: &mut Conversation,
     ) -> Result<Traced<View>> {
         let run = Run::new(self.name(), model);
-        let view = self.recall_in(&run, conversation).await?;
+        let view = self.recall_in(&run, conversation).instrument(run.span().clone()).await;
+        let view = spans::ended(run.span(), view)?;
         Ok(run.finish(view))
     }
 
