@@ -4,6 +4,14 @@ use crate::{ChatPrompt, file};
 
 /// The files by name.
 const FILES: &[(&str, &str)] = &[
+    ("minutes/again", include_str!("../prompts/minutes/again.md")),
+    ("minutes/extract", include_str!("../prompts/minutes/extract.md")),
+    ("minutes/schema", include_str!("../prompts/minutes/schema.md")),
+    ("agent/last_answer", include_str!("../prompts/agent/last_answer.md")),
+    ("agent/react", include_str!("../prompts/agent/react.md")),
+    ("agent/retry", include_str!("../prompts/agent/retry.md")),
+    ("agent/text", include_str!("../prompts/agent/text.md")),
+    ("agent/untrusted", include_str!("../prompts/agent/untrusted.md")),
     ("reasoning/extract", include_str!("../prompts/reasoning/extract.md")),
     ("reasoning/few_shot_cot", include_str!("../prompts/reasoning/few_shot_cot.md")),
     ("reasoning/few_shot_cot_example", include_str!("../prompts/reasoning/few_shot_cot_example.md")),

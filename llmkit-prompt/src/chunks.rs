@@ -135,7 +135,8 @@ impl Bound {
             Self::Word => (piece.split_word_bounds().collect(), Self::Middle),
             Self::Middle => {
                 let middle = piece.ceil_char_boundary(piece.len().div_ceil(2));
-                let middle = if middle == piece.len() { piece.floor_char_boundary(piece.len() / 2) } else { middle };
+                let middle =
+                    if middle == piece.len() { piece.floor_char_boundary(piece.len() / 2) } else { middle };
                 let (left, right) = piece.split_at(middle);
                 ([left, right].into_iter().filter(|part| !part.is_empty()).collect(), Self::Middle)
             }
@@ -185,7 +186,10 @@ mod tests {
         assert_eq!(texts("one\ntwo\nthree", 8), ["one\ntwo\n", "three"]);
         assert_eq!(texts("It is. It was. It will be.", 16), ["It is. It was. ", "It will be."]);
         assert_eq!(texts("one two three", 8), ["one two ", "three"]);
-        assert_eq!(texts("\u{4eca}\u{5929}\u{3002}\u{660e}\u{5929}\u{3002}", 4), ["\u{4eca}\u{5929}\u{3002}", "\u{660e}\u{5929}\u{3002}"]);
+        assert_eq!(
+            texts("\u{4eca}\u{5929}\u{3002}\u{660e}\u{5929}\u{3002}", 4),
+            ["\u{4eca}\u{5929}\u{3002}", "\u{660e}\u{5929}\u{3002}"]
+        );
         assert_eq!(texts("abcdefgh", 3), ["ab", "cd", "ef", "gh"]);
         assert_eq!(texts("", 3), [""; 0]);
     }

@@ -153,6 +153,41 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A tool doesn't fit into a toolbox.
+    #[error("tool `{tool}`: expected {expected}, found {found}")]
+    Tool {
+        /// The tool's name.
+        tool: String,
+        /// What a toolbox takes.
+        expected: String,
+        /// What the tool is.
+        found: String,
+    },
+    /// An agent was to use tool calls that its model doesn't have.
+    #[error(
+        "`{model}` has no tool calls of its own: expected a model with the capability `tools`, or an agent with \
+         `Protocol::Auto` or `Protocol::ReAct`"
+    )]
+    Protocol {
+        /// The model's name.
+        model: String,
+    },
+    /// An agent came to no answer. What it did is in its [`AgentRun`](crate::agent::AgentRun).
+    #[error("the agent came to no answer in {steps} turns: {outcome}")]
+    NoAnswer {
+        /// How it ended.
+        outcome: Box<crate::agent::Outcome>,
+        /// The model's turns.
+        steps: usize,
+    },
+    /// A piece has no prompt for this purpose.
+    #[error("there is no prompt `{purpose}` to replace here; there are {}", quoted(known))]
+    NoSuchPrompt {
+        /// What was to be replaced.
+        purpose: String,
+        /// The names of those that can be.
+        known: Vec<String>,
+    },
     /// A model failed to answer.
     #[error(transparent)]
     Model(#[from] llmkit_core::Error),
@@ -202,7 +237,9 @@ pub enum Error {
         text: String,
     },
     /// A document does not fit into what a model reads at once.
-    #[error("prompt and answer take {tokens} tokens and may have {context}: cut the document, or take a strategy that does")]
+    #[error(
+        "prompt and answer take {tokens} tokens and may have {context}: cut the document, or take a strategy that does"
+    )]
     DocumentTooLong {
         /// The tokens of the prompt, with the document, and of the longest answer.
         tokens: usize,
@@ -210,7 +247,9 @@ pub enum Error {
         context: usize,
     },
     /// What a model reads at once does not even hold the prompt without the document.
-    #[error("the prompt without a document and the answer need {needed} of {context} tokens: allow more, or a shorter answer")]
+    #[error(
+        "the prompt without a document and the answer need {needed} of {context} tokens: allow more, or a shorter answer"
+    )]
     NoRoom {
         /// The tokens that prompt and answer may have together.
         context: usize,
@@ -251,6 +290,14 @@ pub enum Error {
     Plan {
         /// Everything that is wrong, in the order of the text.
         problems: Vec<crate::pearl::PlanProblem>,
+    },
+    /// A model's answers are no minutes.
+    #[error("{attempts} answers are no minutes in JSON, the last because: {reason}")]
+    NoMinutes {
+        /// How often the model answered.
+        attempts: usize,
+        /// What is wrong with its last answer.
+        reason: String,
     },
     /// A [`minutes::Transcript`](crate::minutes::Transcript) is unusable.
     #[error("the transcript is unusable: {reason}")]

@@ -40,6 +40,7 @@
 //!   [`LanguageModel`](llmkit_core::LanguageModel) takes.
 //! - [`builtin`]: the prompts that come with the crate, each a file to read and replace.
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
+//! - [`agent`]: a model that works on a task with tools, within limits and under approval.
 //! - [`testing`]: models with known answers.
 //! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
 //! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
@@ -56,14 +57,15 @@
 //! Without them the crate needs only `llmkit-core`'s traits: no burn, no model, no network.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod agent;
 pub mod builtin;
 pub mod reasoning;
 pub mod chunks;
+pub mod few_shot;
+pub mod memory;
 pub mod minutes;
 pub mod pearl;
 pub mod summary;
-pub mod few_shot;
-pub mod memory;
 pub mod testing;
 
 mod chat;

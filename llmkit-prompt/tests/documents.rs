@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use llmkit_core::{Capabilities, ChatRequest, ChatResponse, LanguageModel, TokenCounter};
 use llmkit_prompt::pearl::{
-    Actions, Demonstration, LabelledQuestion, Miner, Pearl, PearlOutcome, PlainReason, Plan, Planning, Refiner,
-    WordOverlap,
+    Actions, Demonstration, LabelledQuestion, Miner, Pearl, PearlOutcome, PlainReason, Plan, Planning,
+    Refiner, WordOverlap,
 };
 use llmkit_prompt::summary::{Strategy, Summarizer};
 use llmkit_prompt::testing::ScriptedModel;
@@ -113,7 +113,9 @@ fn after_eight_plans_that_fail_the_answer_is_plain_and_says_so() {
     });
     let traced = block_on(Pearl::new(actions()).run(&model, "A text.", "Why?")).unwrap();
     assert_eq!(traced.value.text, "Because.");
-    let PearlOutcome::Plain { why: PlainReason::NoValidPlan { attempts } } = traced.value.outcome else { panic!() };
+    let PearlOutcome::Plain { why: PlainReason::NoValidPlan { attempts } } = traced.value.outcome else {
+        panic!()
+    };
     assert_eq!(attempts.len(), 8);
     assert_eq!(model.requests().len(), 9);
     assert_eq!(last(&model.requests()[8]), "<document>\nA text.\n</document>\n\nWhy?");
@@ -132,7 +134,9 @@ fn independent_steps_run_side_by_side_and_are_recorded_in_order() {
     assert_eq!(plan.answers(), [4, 5]);
     let answer = |request: &ChatRequest| {
         let prompt = last(request);
-        let value = |name: &str| prompt.lines().find_map(|line| line.strip_prefix(&format!("{name}: "))).map(str::to_owned);
+        let value = |name: &str| {
+            prompt.lines().find_map(|line| line.strip_prefix(&format!("{name}: "))).map(str::to_owned)
+        };
         match (value("X"), value("Y")) {
             (Some(x), Some(y)) => format!("[{x} | {y}]"),
             (Some(x), None) => x.to_uppercase(),
@@ -150,13 +154,19 @@ fn independent_steps_run_side_by_side_and_are_recorded_in_order() {
         assert_eq!(model.most.load(Ordering::SeqCst), most);
         // CONCAT asks no model.
         assert_eq!(model.model.requests().len(), 5);
-        let names: Vec<&str> = traced.trace.events.iter().map(|event| match event {
-            TraceEvent::Part(part) => part.name.split(':').next().unwrap(),
-            other => panic!("{other:?}"),
-        }).collect();
+        let names: Vec<&str> = traced
+            .trace
+            .events
+            .iter()
+            .map(|event| match event {
+                TraceEvent::Part(part) => part.name.split(':').next().unwrap(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
         assert_eq!(names, ["step 1", "step 2", "step 3", "step 4", "step 5", "step 6"]);
         // The document stands first in every prompt, so that what was read of it can be shared.
-        let prompts: Vec<String> = model.model.requests().iter().map(|request| last(request).to_owned()).collect();
+        let prompts: Vec<String> =
+            model.model.requests().iter().map(|request| last(request).to_owned()).collect();
         assert!(prompts.iter().all(|prompt| prompt.starts_with("<document>\nThe text.\n</document>\n")));
     }
 }
@@ -164,7 +174,8 @@ fn independent_steps_run_side_by_side_and_are_recorded_in_order() {
 #[test]
 fn the_answer_is_what_nobody_used() {
     let model = ScriptedModel::new(["1. a = FIND(CTX, \"x\")\n2. b = FIND(CTX, \"y\")", "one", "two"]);
-    let answer = block_on(Pearl::new(actions()).with_concurrency(1).run(&model, "Text.", "Why?")).unwrap().value;
+    let answer =
+        block_on(Pearl::new(actions()).with_concurrency(1).run(&model, "Text.", "Why?")).unwrap().value;
     assert_eq!(answer.text, "one\n\ntwo");
 }
 
@@ -174,7 +185,8 @@ fn a_step_that_fails_ends_the_plan_with_its_error() {
     let error = block_on(Pearl::new(actions()).run(&model, "Text.", "Why?")).unwrap_err();
     assert!(matches!(&error, Error::Model(_)) && error.to_string().contains("its script is over"), "{error}");
     let other = Plan::parse("1. a = SUMMARIZE(CTX)", &Actions::builtin()).unwrap();
-    let error = block_on(Pearl::new(actions()).execute(&ScriptedModel::new(["x"]), "Text.", &other)).unwrap_err();
+    let error =
+        block_on(Pearl::new(actions()).execute(&ScriptedModel::new(["x"]), "Text.", &other)).unwrap_err();
     assert!(error.to_string().starts_with("action `SUMMARIZE`: the plan uses it"), "{error}");
 }
 
@@ -183,7 +195,11 @@ fn a_long_document_is_gone_through_part_by_part_in_each_step() {
     let document: String = (0..60).map(|k| format!("Paragraph {k} says nothing of note.\n\n")).collect();
     let model = ScriptedModel::from_fn(|request| {
         let prompt = last(request);
-        if prompt.contains("part by part") { format!("merged {}", prompt.matches("<part>").count()) } else { "found".to_owned() }
+        if prompt.contains("part by part") {
+            format!("merged {}", prompt.matches("<part>").count())
+        } else {
+            "found".to_owned()
+        }
     })
     .with_capabilities(Capabilities::new().with_context_tokens(500));
     let plan = Plan::parse("1. a = FIND(CTX, \"notes\") : why not", &actions()).unwrap();
@@ -194,15 +210,26 @@ fn a_long_document_is_gone_through_part_by_part_in_each_step() {
     assert!(parts >= 2);
     assert_eq!(traced.value, [format!("merged {parts}")]);
     for request in &requests {
-        let tokens: usize =
-            request.messages.iter().map(|message| llmkit_core::ApproximateTokens.count(&message.content).unwrap()).sum();
+        let tokens: usize = request
+            .messages
+            .iter()
+            .map(|message| llmkit_core::ApproximateTokens.count(&message.content).unwrap())
+            .sum();
         assert!(tokens + 50 <= 500, "{tokens}");
     }
     assert!(last(&requests[0]).contains(&format!("This is part 1 of {parts} of the document")));
     // Together the parts are the document.
     let joined: String = requests[..parts]
         .iter()
-        .map(|request| last(request).strip_prefix("<document>\n").unwrap().split("\n</document>").next().unwrap().to_owned())
+        .map(|request| {
+            last(request)
+                .strip_prefix("<document>\n")
+                .unwrap()
+                .split("\n</document>")
+                .next()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     assert_eq!(joined, document);
     // The plain answer goes the same way.
@@ -214,8 +241,10 @@ fn a_long_document_is_gone_through_part_by_part_in_each_step() {
 #[test]
 fn questions_are_routed_if_asked_for() {
     for (word, planned) in [("DIRECT", false), ("**Direct.**", false), ("PLAN", true), ("Hm", true)] {
-        let model = ScriptedModel::new([word, if planned { "1. a = FIND(CTX, \"x\")" } else { "plain" }, "found"]);
-        let traced = block_on(Pearl::new(actions()).with_routing(true).run(&model, "Text.", "When?")).unwrap();
+        let model =
+            ScriptedModel::new([word, if planned { "1. a = FIND(CTX, \"x\")" } else { "plain" }, "found"]);
+        let traced =
+            block_on(Pearl::new(actions()).with_routing(true).run(&model, "Text.", "When?")).unwrap();
         assert_eq!(traced.value.outcome.is_planned(), planned, "{word}");
         assert_eq!(traced.value.text, if planned { "found" } else { "plain" });
         assert_eq!(traced.trace.to_string().contains("neither DIRECT nor PLAN"), word == "Hm");
@@ -243,7 +272,10 @@ fn mined_actions_are_merged_by_name_and_simplified_in_shards() {
     );
     let shown = traced.trace.to_string();
     assert!(shown.contains("passed over `BROKEN(CTX: oh`"), "{shown}");
-    assert!(shown.contains("kept `FIND(CTX, X): Find X in CTX.` and dropped `FIND(CTX): Find anything.`"), "{shown}");
+    assert!(
+        shown.contains("kept `FIND(CTX, X): Find X in CTX.` and dropped `FIND(CTX): Find anything.`"),
+        "{shown}"
+    );
     assert!(shown.contains("of shard 2 nothing came back"), "{shown}");
     // The second shard is what the first left.
     assert!(last(&model.requests()[3]).starts_with("FIND_PLACE(CTX, X)"), "{}", last(&model.requests()[3]));
@@ -257,9 +289,12 @@ fn refining_keeps_the_better_plan_and_only_if_it_is_good_enough() {
         answer: answer.to_owned(),
     };
     let script = [
-        "1. a = FIND(CTX, \"one\")", "wrong altogether",
-        "1. a = FIND(CTX, \"two\")", "the old butler",
-        "1. a = FIND(CTX, \"three\")", "a butler perhaps it was not",
+        "1. a = FIND(CTX, \"one\")",
+        "wrong altogether",
+        "1. a = FIND(CTX, \"two\")",
+        "the old butler",
+        "1. a = FIND(CTX, \"three\")",
+        "a butler perhaps it was not",
     ];
     let refiner = Refiner::new(Pearl::new(actions()), WordOverlap).with_accept(0.7).with_tries(3);
     // The second try is the best one and good enough: it ends there.
@@ -269,10 +304,14 @@ fn refining_keeps_the_better_plan_and_only_if_it_is_good_enough() {
     assert_eq!(refined.replays[0].kept, Some(1));
     assert_eq!(refined.demonstrations[0].plan, "1. a = FIND(CTX, \"two\")\n");
     let told = last(&model.requests()[2]).to_owned();
-    assert!(told.contains("wrong altogether") && told.contains("the butler") && told.contains("judged 0.00"), "{told}");
+    assert!(
+        told.contains("wrong altogether") && told.contains("the butler") && told.contains("judged 0.00"),
+        "{told}"
+    );
     // Never good enough: all tries, and no demonstration.
     let model = ScriptedModel::new(script);
-    let refined = block_on(refiner.clone().with_accept(0.9).run(&model, &[example("the butler")])).unwrap().value;
+    let refined =
+        block_on(refiner.clone().with_accept(0.9).run(&model, &[example("the butler")])).unwrap().value;
     assert_eq!(refined.replays[0].scores.len(), 3);
     assert_eq!((refined.replays[0].kept, refined.demonstrations.len()), (None, 0));
     // A worse later try does not displace a better earlier one.
@@ -315,7 +354,10 @@ fn refining_goes_from_part_to_part() {
     assert_eq!(summary.text, format!("S{}", requests.len() - 1));
     for (index, (request, range)) in requests.iter().zip(&summary.chunks).enumerate() {
         assert!(last(request).contains(document[range.clone()].trim()));
-        assert_eq!(last(request).contains(&format!("<summary>\nS{}\n</summary>", index.wrapping_sub(1))), index > 0);
+        assert_eq!(
+            last(request).contains(&format!("<summary>\nS{}\n</summary>", index.wrapping_sub(1))),
+            index > 0
+        );
     }
     assert_eq!((summary.chunks[0].start, summary.chunks.last().unwrap().end), (0, document.len()));
 }
@@ -334,8 +376,10 @@ fn map_reduce_is_deterministic_and_side_by_side() {
     };
     let run = |concurrency| {
         let model = Busy::new(ScriptedModel::from_fn(answer));
-        let summarizer =
-            Summarizer::new(Strategy::MapReduce).with_context_tokens(500).with_summary_tokens(60).with_concurrency(concurrency);
+        let summarizer = Summarizer::new(Strategy::MapReduce)
+            .with_context_tokens(500)
+            .with_summary_tokens(60)
+            .with_concurrency(concurrency);
         let traced = block_on(summarizer.run(&model, &document)).unwrap();
         (traced, model.most.load(Ordering::SeqCst))
     };
@@ -346,7 +390,13 @@ fn map_reduce_is_deterministic_and_side_by_side() {
     assert_eq!(one.value.levels, 1);
     assert!(many.trace.to_string().contains("the document has"), "{}", many.trace);
     let parts = |trace: &llmkit_prompt::Trace| -> Vec<String> {
-        trace.events.iter().filter_map(|event| if let TraceEvent::Part(part) = event { Some(part.name.clone()) } else { None }).collect()
+        trace
+            .events
+            .iter()
+            .filter_map(
+                |event| if let TraceEvent::Part(part) = event { Some(part.name.clone()) } else { None },
+            )
+            .collect()
     };
     assert_eq!(parts(&one.trace), parts(&many.trace));
     assert!(parts(&one.trace)[0].contains("bytes 0.."));
@@ -355,7 +405,8 @@ fn map_reduce_is_deterministic_and_side_by_side() {
 #[test]
 fn a_tree_has_levels_and_a_bound() {
     let document = paragraphs(60);
-    let summarizer = Summarizer::new(Strategy::Tree { branch: 2 }).with_context_tokens(340).with_summary_tokens(60);
+    let summarizer =
+        Summarizer::new(Strategy::Tree { branch: 2 }).with_context_tokens(340).with_summary_tokens(60);
     let model = calls();
     let summary = block_on(summarizer.run(&model, &document)).unwrap().value;
     let parts = summary.chunks.len();
@@ -379,7 +430,9 @@ fn what_does_not_fit_is_an_error_and_not_cut() {
     let model = calls().with_capabilities(Capabilities::new().with_context_tokens(600));
     let error = block_on(Summarizer::new(Strategy::Stuff).run(&model, &paragraphs(60))).unwrap_err();
     assert!(matches!(error, Error::DocumentTooLong { context: 600, .. }), "{error}");
-    let error = block_on(Summarizer::new(Strategy::MapReduce).with_context_tokens(100).run(&model, &paragraphs(60))).unwrap_err();
+    let error =
+        block_on(Summarizer::new(Strategy::MapReduce).with_context_tokens(100).run(&model, &paragraphs(60)))
+            .unwrap_err();
     assert!(matches!(error, Error::NoRoom { context: 100, .. }), "{error}");
     assert!(model.requests().is_empty());
 }
@@ -393,7 +446,8 @@ fn a_cut_summary_and_an_unknown_context_are_noted() {
             usage: llmkit_core::Usage::default(),
         })
     });
-    let traced = block_on(Summarizer::new(Strategy::Tree { branch: 3 }).run(&model, &paragraphs(600))).unwrap();
+    let traced =
+        block_on(Summarizer::new(Strategy::Tree { branch: 3 }).run(&model, &paragraphs(600))).unwrap();
     let shown = traced.trace.to_string();
     assert!(shown.contains("the answer of `part` was cut at 400 tokens"), "{shown}");
     assert!(shown.contains("taken to be 4096 tokens"), "{shown}");

@@ -11,7 +11,10 @@ const FIRST_LINES: usize = 40;
 /// What the text looks like.
 pub(super) fn format(text: &str) -> TranscriptFormat {
     let text = text.trim_start_matches('\u{feff}');
-    if text.strip_prefix("WEBVTT").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace)) {
+    if text
+        .strip_prefix("WEBVTT")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+    {
         return TranscriptFormat::WebVtt;
     }
     if text.lines().take(FIRST_LINES).any(|line| times(line).is_some()) {
@@ -28,7 +31,8 @@ pub(super) fn turns(text: &str, format: TranscriptFormat) -> (Vec<Turn>, Vec<usi
     let mut first = format == TranscriptFormat::WebVtt;
     while let Some(block) = lines.block() {
         let header = std::mem::take(&mut first)
-            || format == TranscriptFormat::WebVtt && ["NOTE", "STYLE", "REGION"].iter().any(|word| is_header(block[0].text, word));
+            || format == TranscriptFormat::WebVtt
+                && ["NOTE", "STYLE", "REGION"].iter().any(|word| is_header(block[0].text, word));
         // Before the times stands an identifier, or a number.
         let timing = block.iter().take(2).position(|line| line.text.contains("-->"));
         let Some(timing) = timing.filter(|_| !header || block[0].text.contains("-->")) else {
@@ -166,12 +170,22 @@ fn voice(tag: &str) -> Option<String> {
 }
 
 const ENTITIES: [(&str, &str); 9] = [
-    ("&lt;", "<"), ("&gt;", ">"), ("&nbsp;", "\u{a0}"), ("&lrm;", "\u{200e}"), ("&rlm;", "\u{200f}"), ("&quot;", "\""),
-    ("&#39;", "'"), ("&apos;", "'"), ("&amp;", "&"),
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&nbsp;", "\u{a0}"),
+    ("&lrm;", "\u{200e}"),
+    ("&rlm;", "\u{200f}"),
+    ("&quot;", "\""),
+    ("&#39;", "'"),
+    ("&apos;", "'"),
+    ("&amp;", "&"),
 ];
 
 fn entity(text: &str) -> Option<(&'static str, usize)> {
-    ENTITIES.iter().find(|(entity, _)| text.starts_with(entity)).map(|(entity, letter)| (*letter, entity.len()))
+    ENTITIES
+        .iter()
+        .find(|(entity, _)| text.starts_with(entity))
+        .map(|(entity, letter)| (*letter, entity.len()))
 }
 
 #[cfg(test)]
@@ -188,7 +202,10 @@ mod tests {
                     00:05.000 --> 00:04.000\nbackwards\n\n01:00:05.250 --> 01:00:06.000\nZoe: 1 < 2\n";
         let (turns, skipped) = turns(text, TranscriptFormat::WebVtt);
         let read: Vec<_> = turns.iter().map(|turn| (turn.speaker.as_deref(), turn.spoken.as_str())).collect();
-        assert_eq!(read, [(Some("Ana Ruiz"), "Tom & I agree."), (Some("Ben"), "So do I."), (Some("Zoe"), "1 < 2")]);
+        assert_eq!(
+            read,
+            [(Some("Ana Ruiz"), "Tom & I agree."), (Some("Ben"), "So do I."), (Some("Zoe"), "1 < 2")]
+        );
         assert_eq!(turns[2].start, Some(Duration::from_millis(3_605_250)));
         assert_eq!(skipped, [13]);
         assert_eq!(&text[turns[0].range.clone()], "Tom &amp; <i>I</i>\r\nagree.");

@@ -137,7 +137,9 @@ fn english(text: &str, meeting: NaiveDate) -> Result<ResolvedDate, Undated> {
         ["tomorrow"] => counted(1),
         ["day", "after", "tomorrow"] => counted(2),
         ["yesterday"] => found(meeting.checked_sub_days(Days::new(1)), DateRule::Counted),
-        ["in" | "within", number, unit] | [number, unit, "from", "now" | "today"] => count(number, unit, meeting),
+        ["in" | "within", number, unit] | [number, unit, "from", "now" | "today"] => {
+            count(number, unit, meeting)
+        }
         ["in" | "within", "a", "couple", "of", unit] => count("two", unit, meeting),
         [number @ ("a" | "one" | "two"), unit @ ("week" | "weeks"), "from", day] => {
             let weeks = if *unit == "weeks" || *number == "two" { 2 } else { 1 };
@@ -188,8 +190,14 @@ fn without_time_of_day<'a, 'b>(words: &'a [&'b str]) -> &'a [&'b str] {
         [rest @ .., "at", _, "am" | "pm" | "o'clock"] | [rest @ .., "at", "noon" | "midnight"] => rest,
         [rest @ .., "at", clock] if is_clock(clock) => rest,
         [rest @ .., "end", "of", "day"] if !rest.is_empty() => rest,
-        [rest @ .., "morning" | "afternoon" | "evening" | "night" | "noon" | "eod" | "cob" | "latest"] if !rest.is_empty() => {
-            if let [rest @ .., "at" | "in", "the"] | [rest @ .., "at"] = rest { rest } else { rest }
+        [rest @ .., "morning" | "afternoon" | "evening" | "night" | "noon" | "eod" | "cob" | "latest"]
+            if !rest.is_empty() =>
+        {
+            if let [rest @ .., "at" | "in", "the"] | [rest @ .., "at"] = rest {
+                rest
+            } else {
+                rest
+            }
         }
         words => words,
     }
@@ -222,7 +230,8 @@ fn english_end(words: &[&str], meeting: NaiveDate) -> Result<ResolvedDate, Undat
 
 fn count(number: &str, unit: &str, meeting: NaiveDate) -> Result<ResolvedDate, Undated> {
     const WORDS: [&str; 13] = [
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+        "twelve",
     ];
     let number = match number {
         "a" | "an" => 1,
@@ -251,7 +260,10 @@ fn calendar(words: &[&str], meeting: NaiveDate) -> Result<ResolvedDate, Undated>
             coming_day(month, day, meeting)
         }
         [name, day, year] | [day, name, year] | [day, "of", name, year] if month(name).is_some() => {
-            let year: i32 = Some(year).filter(|year| year.len() == 4).and_then(|year| year.parse().ok()).ok_or(Undated::NotUnderstood)?;
+            let year: i32 = Some(year)
+                .filter(|year| year.len() == 4)
+                .and_then(|year| year.parse().ok())
+                .ok_or(Undated::NotUnderstood)?;
             let (month, day) = month(name).zip(ordinal(day)).ok_or(Undated::NotUnderstood)?;
             found(NaiveDate::from_ymd_opt(year, month, day), DateRule::Stated)
         }
@@ -274,7 +286,10 @@ fn numeric(text: &str) -> Result<ResolvedDate, Undated> {
         return Err(Undated::NotUnderstood);
     };
     let date = |year: u32, month, day| {
-        found(i32::try_from(year).ok().and_then(|year| NaiveDate::from_ymd_opt(year, month, day)), DateRule::Stated)
+        found(
+            i32::try_from(year).ok().and_then(|year| NaiveDate::from_ymd_opt(year, month, day)),
+            DateRule::Stated,
+        )
     };
     match (first.len(), third.len()) {
         (4, _) => date(a, b, c),
@@ -287,7 +302,10 @@ fn numeric(text: &str) -> Result<ResolvedDate, Undated> {
 /// "3", "3rd", "21st".
 fn ordinal(word: &str) -> Option<u32> {
     let digits = word.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    if digits.is_empty() || digits.len() > 2 || !matches!(&word[digits.len()..], "" | "st" | "nd" | "rd" | "th") {
+    if digits.is_empty()
+        || digits.len() > 2
+        || !matches!(&word[digits.len()..], "" | "st" | "nd" | "rd" | "th")
+    {
         return None;
     }
     digits.parse().ok()
@@ -296,18 +314,43 @@ fn ordinal(word: &str) -> Option<u32> {
 fn weekday(word: &str) -> Option<Weekday> {
     let full = matches!(
         word,
-        "monday" | "mon" | "tuesday" | "tue" | "tues" | "wednesday" | "wed" | "thursday" | "thu" | "thurs" | "friday" | "fri" | "saturday" | "sat" | "sunday" | "sun"
+        "monday"
+            | "mon"
+            | "tuesday"
+            | "tue"
+            | "tues"
+            | "wednesday"
+            | "wed"
+            | "thursday"
+            | "thu"
+            | "thurs"
+            | "friday"
+            | "fri"
+            | "saturday"
+            | "sat"
+            | "sunday"
+            | "sun"
     );
     full.then(|| word[..3].parse().ok()).flatten()
 }
 
 fn month(word: &str) -> Option<u32> {
     const MONTHS: [&str; 12] = [
-        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-        "november", "december",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
     ];
-    let known = |name: &&str| **name == *word || word == &name[..3] || (word == "sept" && name.starts_with("sept"));
-    MONTHS.iter().position(|name| known(&name)).and_then(|index| u32::try_from(index + 1).ok())
+    let known = |name: &str| name == word || word == &name[..3] || (word == "sept" && name == "september");
+    MONTHS.iter().position(|name| known(name)).and_then(|index| u32::try_from(index + 1).ok())
 }
 
 /// The first such day after the meeting.
@@ -328,7 +371,8 @@ fn of_week(day: Weekday, weeks: u64, meeting: NaiveDate) -> Option<NaiveDate> {
 /// The first day and month like this on or after the meeting.
 fn coming_day(month: u32, day: u32, meeting: NaiveDate) -> Result<ResolvedDate, Undated> {
     // A leap day is at most eight years away.
-    let dates = (0..=8).filter_map(|years| NaiveDate::from_ymd_opt(meeting.year().checked_add(years)?, month, day));
+    let dates =
+        (0..=8).filter_map(|years| NaiveDate::from_ymd_opt(meeting.year().checked_add(years)?, month, day));
     found(dates.into_iter().find(|date| *date >= meeting), DateRule::Coming)
 }
 
@@ -351,7 +395,9 @@ fn chinese(text: &str, meeting: NaiveDate) -> Result<ResolvedDate, Undated> {
     }
     const AFTER: [&str; 12] =
         ["之前", "以前", "前", "下班", "早上", "上午", "中午", "下午", "晚上", "晚", "早", "为止"];
-    while let Some(rest) = AFTER.iter().find_map(|after| text.strip_suffix(after)).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) =
+        AFTER.iter().find_map(|after| text.strip_suffix(after)).filter(|rest| !rest.is_empty())
+    {
         text = rest;
     }
     let counted = |days: u64| found(meeting.checked_add_days(Days::new(days)), DateRule::Counted);
@@ -361,10 +407,13 @@ fn chinese(text: &str, meeting: NaiveDate) -> Result<ResolvedDate, Undated> {
         "后天" => return counted(2),
         "大后天" => return counted(3),
         "昨天" | "昨日" => return found(meeting.checked_sub_days(Days::new(1)), DateRule::Counted),
-        "月底" | "本月底" | "这个月底" | "月末" | "本月末" => return english_end(&["month"], meeting),
+        "月底" | "本月底" | "这个月底" | "月末" | "本月末" => {
+            return english_end(&["month"], meeting);
+        }
         "下月底" | "下个月底" | "下月末" => return english_end(&["next", "month"], meeting),
         "年底" | "年末" | "今年年底" => return english_end(&["year"], meeting),
-        "本周" | "这周" | "下周" | "下个月" | "下星期" | "周末" | "本周末" | "下周末" | "季度末" => {
+        "本周" | "这周" | "下周" | "下个月" | "下星期" | "周末" | "本周末" | "下周末" | "季度末" =>
+        {
             return Err(Undated::Ambiguous);
         }
         _ => {}
@@ -372,7 +421,9 @@ fn chinese(text: &str, meeting: NaiveDate) -> Result<ResolvedDate, Undated> {
     if let Some(result) = chinese_weekday(text, meeting) {
         return result;
     }
-    for (after, unit) in [("个月", "month"), ("个星期", "week"), ("个礼拜", "week"), ("周", "week"), ("天", "day")] {
+    for (after, unit) in
+        [("个月", "month"), ("个星期", "week"), ("个礼拜", "week"), ("周", "week"), ("天", "day")]
+    {
         for end in ["之后", "以后", "后", "内", "之内", "以内"] {
             let number = text.strip_suffix(end).and_then(|rest| rest.strip_suffix(after));
             if let Some(number) = number.and_then(chinese_number) {
@@ -450,7 +501,10 @@ fn chinese_number(text: &str) -> Option<u32> {
         if letter == '两' {
             return Some(2);
         }
-        "零一二三四五六七八九".chars().position(|known| known == letter).and_then(|index| index.try_into().ok())
+        "零一二三四五六七八九"
+            .chars()
+            .position(|known| known == letter)
+            .and_then(|index| index.try_into().ok())
     };
     let letters: Vec<char> = text.chars().collect();
     match letters.as_slice() {

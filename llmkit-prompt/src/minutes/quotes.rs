@@ -104,6 +104,20 @@ impl QuoteFinder {
         self
     }
 
+    /// Whether the text says this, however short it is.
+    pub(super) fn contains(&self, words: &str) -> bool {
+        let mut wanted = Normal::default();
+        wanted.push(words.char_indices().map(|(at, letter)| (letter, at..at + 1)));
+        let wanted = wanted.text.trim_matches(|letter: char| matches!(letter, ' ' | '"' | '\'' | '.' | ','));
+        let is_bound = |letter: Option<char>| letter.is_none_or(|letter| !letter.is_ascii_alphanumeric());
+        // "May" is not in "maybe".
+        !wanted.is_empty()
+            && self.text.text.match_indices(wanted).any(|(at, found)| {
+                let (before, after) = (&self.text.text[..at], &self.text.text[at + found.len()..]);
+                is_bound(before.chars().next_back()) && is_bound(after.chars().next())
+            })
+    }
+
     /// The first place where the text says `quote`, or comes nearest to it.
     ///
     /// # Errors
@@ -152,12 +166,16 @@ impl Normal {
     /// Adds letters, each with its bytes in the source, which follow those that are there.
     pub(super) fn push(&mut self, letters: impl Iterator<Item = (char, Range<usize>)>) {
         for (letter, source) in letters {
-            let (Ok(start), Ok(end)) = (u32::try_from(source.start), u32::try_from(source.end)) else { return };
+            let (Ok(start), Ok(end)) = (u32::try_from(source.start), u32::try_from(source.end)) else {
+                return;
+            };
             match letter {
                 letter if letter.is_whitespace() => self.space(start, end),
                 '\u{200b}'..='\u{200f}' | '\u{feff}' | '\u{ad}' => {}
                 '\u{2018}' | '\u{2019}' | '\u{201b}' | '`' | '\u{b4}' => self.letter('\'', start, end),
-                '\u{201c}'..='\u{201f}' | '\u{ab}' | '\u{bb}' | '\u{300c}'..='\u{300f}' => self.letter('"', start, end),
+                '\u{201c}'..='\u{201f}' | '\u{ab}' | '\u{bb}' | '\u{300c}'..='\u{300f}' => {
+                    self.letter('"', start, end)
+                }
                 '\u{2010}'..='\u{2015}' | '\u{2212}' => self.letter('-', start, end),
                 '\u{2026}' => "...".chars().for_each(|dot| self.letter(dot, start, end)),
                 '\u{3002}' => self.letter('.', start, end),
@@ -211,7 +229,9 @@ fn nearest(pattern: &[char], text: &[char], allowed: usize) -> Option<(Range<usi
     let mut best: Option<(usize, usize)> = None;
     for (index, letter) in text.iter().enumerate() {
         let distance = columns.next(*letter);
-        if distance <= best.map_or(allowed, |(best, _)| best.saturating_sub(1)) && best.is_none_or(|(best, _)| distance < best) {
+        if distance <= best.map_or(allowed, |(best, _)| best.saturating_sub(1))
+            && best.is_none_or(|(best, _)| distance < best)
+        {
             best = Some((distance, index + 1));
         }
     }
@@ -283,7 +303,8 @@ impl Columns {
 
 /// The range, widened to the bounds of the words at its ends (by 32 letters at most).
 fn whole_words(letters: &[char], range: Range<usize>) -> Range<usize> {
-    let of_word = |letter: &char| letter.is_alphanumeric() && letter.is_ascii() || matches!(letter, '\'' | '.' | ',');
+    let of_word =
+        |letter: &char| letter.is_alphanumeric() && letter.is_ascii() || matches!(letter, '\'' | '.' | ',');
     let before = letters[..range.start].iter().rev().take(32).take_while(|letter| of_word(letter)).count();
     let after = letters[range.end..].iter().take(32).take_while(|letter| of_word(letter)).count();
     let (before, after) = (
@@ -296,10 +317,11 @@ fn whole_words(letters: &[char], range: Range<usize>) -> Range<usize> {
 /// The numbers in a text, in digits or in Chinese words, in order.
 fn numbers(text: &str) -> Vec<String> {
     let is_digit = |letter: char| letter.is_numeric() || "一二两三四五六七八九十百千万亿半".contains(letter);
-    let mut numbers: Vec<String> = text.split(|letter| !is_digit(letter)).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    let mut numbers: Vec<String> =
+        text.split(|letter| !is_digit(letter)).filter(|part| !part.is_empty()).map(str::to_owned).collect();
     const WORDS: [&str; 22] = [
-        "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "fifteen",
-        "twenty", "thirty", "forty", "fifty", "sixty", "ninety", "hundred", "thousand", "million",
+        "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+        "fifteen", "twenty", "thirty", "forty", "fifty", "sixty", "ninety", "hundred", "thousand", "million",
     ];
     numbers.extend(text.unicode_words().filter(|word| WORDS.contains(word)).map(str::to_owned));
     numbers
@@ -313,7 +335,8 @@ fn negations(text: &str) -> usize {
         "couldnt",
     ];
     let denies = |word: &&str| WORDS.contains(word) || word.ends_with("n't") || FORMS.contains(word);
-    text.unicode_words().filter(denies).count() + text.chars().filter(|letter| "不没未别非无".contains(*letter)).count()
+    text.unicode_words().filter(denies).count()
+        + text.chars().filter(|letter| "不没未别非无".contains(*letter)).count()
 }
 
 #[cfg(test)]
@@ -383,8 +406,14 @@ mod tests {
         let text = "\u{5f20}\u{4f1f}\u{ff1a}\u{201c}\u{4e0b}\u{5468}\u{4e94}\u{ff0c}\u{6211}\u{4ea4}\u{62a5}\u{544a}\u{3002}\u{201d}  It\u{2019}s \u{2014} well \u{2014} DONE\u{2026} now";
         let finder = QuoteFinder::new(text);
         let said = |quote: &str| finder.find(quote).map(|found| (&text[found.range], found.distance));
-        assert_eq!(said("\u{4e0b}\u{5468}\u{4e94},\u{6211}\u{4ea4}\u{62a5}\u{544a}."), Ok(("\u{4e0b}\u{5468}\u{4e94}\u{ff0c}\u{6211}\u{4ea4}\u{62a5}\u{544a}", 0)));
-        assert_eq!(said("it's - well - done... Now"), Ok(("It\u{2019}s \u{2014} well \u{2014} DONE\u{2026} now", 0)));
+        assert_eq!(
+            said("\u{4e0b}\u{5468}\u{4e94},\u{6211}\u{4ea4}\u{62a5}\u{544a}."),
+            Ok(("\u{4e0b}\u{5468}\u{4e94}\u{ff0c}\u{6211}\u{4ea4}\u{62a5}\u{544a}", 0))
+        );
+        assert_eq!(
+            said("it's - well - done... Now"),
+            Ok(("It\u{2019}s \u{2014} well \u{2014} DONE\u{2026} now", 0))
+        );
         assert_eq!(said("\"it's - well\""), Ok(("It\u{2019}s \u{2014} well", 0)));
         assert_eq!(said("its - well - done... now").map(|(_, distance)| distance), Ok(1));
     }
@@ -395,11 +424,23 @@ mod tests {
             "We can't move the launch to the 14th of March because marketing has booked everything already.",
         );
         let find = |quote: &str| finder.find(quote).map(|found| found.distance);
-        assert_eq!(find("we can't move the launch to the 14th of March, because marketing has booked everything"), Ok(1));
-        assert_eq!(find("we can move the launch to the 14th of March because marketing has booked everything"), Err(Unfound::NegationDiffers));
-        assert_eq!(find("we can't move the launch to the 24th of March because marketing has booked everything"), Err(Unfound::NumberDiffers));
+        assert_eq!(
+            find("we can't move the launch to the 14th of March, because marketing has booked everything"),
+            Ok(1)
+        );
+        assert_eq!(
+            find("we can move the launch to the 14th of March because marketing has booked everything"),
+            Err(Unfound::NegationDiffers)
+        );
+        assert_eq!(
+            find("we can't move the launch to the 24th of March because marketing has booked everything"),
+            Err(Unfound::NumberDiffers)
+        );
         // A quote that breaks off before the end of a negated word.
-        assert_eq!(QuoteFinder::new("I think that we really can't.").find("Ii think that we really can"), Err(Unfound::NegationDiffers));
+        assert_eq!(
+            QuoteFinder::new("I think that we really can't.").find("Ii think that we really can"),
+            Err(Unfound::NegationDiffers)
+        );
     }
 
     #[test]

@@ -45,7 +45,12 @@ struct Label {
 }
 
 fn label(line: &str) -> Option<Label> {
-    let blank = line.len() - line.trim_start_matches(|letter: char| letter.is_whitespace() || matches!(letter, '\u{feff}' | '*' | '-')).len();
+    let blank = line.len()
+        - line
+            .trim_start_matches(|letter: char| {
+                letter.is_whitespace() || matches!(letter, '\u{feff}' | '*' | '-')
+            })
+            .len();
     let (time, after_time) = time_at(line, blank).map_or((None, blank), |(time, end)| (Some(time), end));
     if let Some((speaker, late_time, end)) = speaker_at(line, after_time) {
         return Some(Label { speaker: Some(speaker), time: time.or(late_time), length: end });
@@ -58,6 +63,16 @@ pub(super) fn name_before(text: &str) -> Option<(String, usize)> {
     speaker_at(text, 0).map(|(name, _, end)| (name, end))
 }
 
+/// The words of a quote, without a time and the name of one of `speakers` in front of them.
+pub(super) fn without_label<'a>(quote: &'a str, speakers: &[&str]) -> &'a str {
+    match label(quote) {
+        Some(label) if label.speaker.as_deref().is_none_or(|name| speakers.contains(&name)) => {
+            &quote[label.length..]
+        }
+        _ => quote,
+    }
+}
+
 /// A name, perhaps a time in brackets, and a colon, from this byte on; and the byte after them.
 fn speaker_at(line: &str, from: usize) -> Option<(String, Option<Duration>, usize)> {
     let rest = &line[from..];
@@ -66,7 +81,8 @@ fn speaker_at(line: &str, from: usize) -> Option<(String, Option<Duration>, usiz
     let colon = bytes.clone().find(|(at, letter)| match letter {
         ':' => {
             let after = rest[at + 1..].chars().next();
-            !(rest[..*at].ends_with(|letter: char| letter.is_ascii_digit()) && after.is_some_and(|letter| letter.is_ascii_digit()))
+            !(rest[..*at].ends_with(|letter: char| letter.is_ascii_digit())
+                && after.is_some_and(|letter| letter.is_ascii_digit()))
         }
         '\u{ff1a}' => true,
         _ => false,
@@ -76,13 +92,16 @@ fn speaker_at(line: &str, from: usize) -> Option<(String, Option<Duration>, usiz
     if colon.1 == ':' && after.starts_with("//") {
         return None;
     }
-    let (name, time) = match label.trim_end().strip_suffix([')', ']']).and_then(|label| label.rsplit_once(['(', '['])) {
-        Some((name, inside)) => match time_at(inside, 0).filter(|(_, end)| inside[*end..].trim().is_empty()) {
-            Some((time, _)) => (name, Some(time)),
+    let (name, time) =
+        match label.trim_end().strip_suffix([')', ']']).and_then(|label| label.rsplit_once(['(', '['])) {
+            Some((name, inside)) => {
+                match time_at(inside, 0).filter(|(_, end)| inside[*end..].trim().is_empty()) {
+                    Some((time, _)) => (name, Some(time)),
+                    None => (label, None),
+                }
+            }
             None => (label, None),
-        },
-        None => (label, None),
-    };
+        };
     let name = name.trim().trim_matches('*').trim();
     let spaces = after.len() - after.trim_start_matches([' ', '\t', '*']).len();
     let end = from + colon.0 + colon.1.len_utf8() + spaces;
@@ -98,24 +117,63 @@ fn is_name(text: &str) -> bool {
     }
     let role = text.find(['(', '[', '\u{ff08}']).unwrap_or(text.len());
     let name = text[..role].trim();
-    let allowed = |letter: char| letter.is_alphanumeric() || matches!(letter, ' ' | '.' | '\'' | '\u{2019}' | '-' | '_' | '\u{b7}' | '&' | '/');
+    let allowed = |letter: char| {
+        letter.is_alphanumeric()
+            || matches!(letter, ' ' | '.' | '\'' | '\u{2019}' | '-' | '_' | '\u{b7}' | '&' | '/')
+    };
     let word = |word: &str| {
         let first = word.chars().next();
         first.is_some_and(|first| !first.is_lowercase()) || PARTICLES.contains(&word)
     };
     // Chinese has no spaces: a longer run is a sentence.
     let han = name.chars().filter(|letter| ('\u{4e00}'..='\u{9fff}').contains(letter)).count();
-    name.chars().any(char::is_alphabetic) && name.chars().all(allowed) && name.split_whitespace().all(word) && han <= 8
+    name.chars().any(char::is_alphabetic)
+        && name.chars().all(allowed)
+        && name.split_whitespace().all(word)
+        && han <= 8
 }
 
 /// Whether the line says something about the meeting, such as its date, and is no speech.
 fn is_heading(line: &str) -> bool {
     const WORDS: [&str; 34] = [
-        "note", "notes", "agenda", "date", "time", "subject", "topic", "topics", "attendees", "participants", "present",
-        "absent", "location", "place", "title", "meeting", "transcript", "duration", "todo", "summary", "时间", "地点",
-        "日期", "主题", "参会人", "参会人员", "参加人员", "出席", "备注", "议题", "会议", "会议主题", "记录", "记录人",
+        "note",
+        "notes",
+        "agenda",
+        "date",
+        "time",
+        "subject",
+        "topic",
+        "topics",
+        "attendees",
+        "participants",
+        "present",
+        "absent",
+        "location",
+        "place",
+        "title",
+        "meeting",
+        "transcript",
+        "duration",
+        "todo",
+        "summary",
+        "时间",
+        "地点",
+        "日期",
+        "主题",
+        "参会人",
+        "参会人员",
+        "参加人员",
+        "出席",
+        "备注",
+        "议题",
+        "会议",
+        "会议主题",
+        "记录",
+        "记录人",
     ];
-    let line = line.trim_start_matches(|letter: char| letter.is_whitespace() || matches!(letter, '#' | '*' | '-' | '\u{feff}'));
+    let line = line.trim_start_matches(|letter: char| {
+        letter.is_whitespace() || matches!(letter, '#' | '*' | '-' | '\u{feff}')
+    });
     let Some(end) = line.find([':', '\u{ff1a}']).filter(|end| *end <= 40) else {
         return false;
     };
@@ -129,7 +187,8 @@ fn time_at(line: &str, from: usize) -> Option<(Duration, usize)> {
         Some(inner) => (inner, true),
         None => (rest, false),
     };
-    let length = inner.bytes().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.' | b',')).count();
+    let length =
+        inner.bytes().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.' | b',')).count();
     let time = clock(inner[..length].trim_end_matches(['.', ',']))?;
     let mut end = from + usize::from(bracket) + length;
     if bracket {
@@ -146,7 +205,8 @@ fn time_at(line: &str, from: usize) -> Option<(Duration, usize)> {
 
 /// `hours:minutes:seconds` or `minutes:seconds`, with or without a fraction after `.` or `,`.
 pub(super) fn clock(text: &str) -> Option<Duration> {
-    let (whole, fraction) = text.split_once(['.', ',']).map_or((text, ""), |(whole, fraction)| (whole, fraction));
+    let (whole, fraction) =
+        text.split_once(['.', ',']).map_or((text, ""), |(whole, fraction)| (whole, fraction));
     let number = |part: &str| -> Option<u64> {
         let digits = !part.is_empty() && part.len() <= 4 && part.bytes().all(|byte| byte.is_ascii_digit());
         digits.then(|| part.parse().ok()).flatten()
@@ -154,7 +214,9 @@ pub(super) fn clock(text: &str) -> Option<Duration> {
     let parts: Vec<&str> = whole.split(':').collect();
     let (hours, minutes, seconds) = match parts.as_slice() {
         [minutes, seconds] => (0, number(minutes)?, number(seconds)?),
-        [hours, minutes, seconds] => (number(hours)?, number(minutes).filter(|minutes| *minutes < 60)?, number(seconds)?),
+        [hours, minutes, seconds] => {
+            (number(hours)?, number(minutes).filter(|minutes| *minutes < 60)?, number(seconds)?)
+        }
         _ => return None,
     };
     if seconds >= 60 || parts.last().is_some_and(|part| part.len() != 2) || fraction.len() > 9 {
@@ -163,7 +225,11 @@ pub(super) fn clock(text: &str) -> Option<Duration> {
     let nanos = if fraction.is_empty() {
         0
     } else {
-        fraction.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("{fraction:0<9}").parse().ok()).flatten()?
+        fraction
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| format!("{fraction:0<9}").parse().ok())
+            .flatten()?
     };
     Some(Duration::new((hours * 60 + minutes) * 60 + seconds, nanos))
 }
@@ -177,7 +243,10 @@ mod tests {
         for turn in &turns {
             assert_eq!(text[turn.range.clone()], turn.spoken);
         }
-        turns.into_iter().map(|turn| (turn.speaker, turn.start.map(|start| start.as_secs()), turn.spoken)).collect()
+        turns
+            .into_iter()
+            .map(|turn| (turn.speaker, turn.start.map(|start| start.as_secs()), turn.spoken))
+            .collect()
     }
 
     #[test]

@@ -99,7 +99,9 @@ impl Transcript {
     pub fn parse(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         if text.len() > MAX_BYTES {
-            return Err(Error::Transcript { reason: format!("{} bytes are more than {MAX_BYTES}", text.len()) });
+            return Err(Error::Transcript {
+                reason: format!("{} bytes are more than {MAX_BYTES}", text.len()),
+            });
         }
         let format = captions::format(&text);
         let (turns, skipped) = match format {
@@ -109,8 +111,12 @@ impl Transcript {
         if turns.is_empty() {
             let reason = match format {
                 TranscriptFormat::Plain => "it is empty".to_owned(),
-                TranscriptFormat::WebVtt => "the WebVTT file holds no caption `start --> end` with a text".to_owned(),
-                TranscriptFormat::Srt => "the SubRip file holds no caption `start --> end` with a text".to_owned(),
+                TranscriptFormat::WebVtt => {
+                    "the WebVTT file holds no caption `start --> end` with a text".to_owned()
+                }
+                TranscriptFormat::Srt => {
+                    "the SubRip file holds no caption `start --> end` with a text".to_owned()
+                }
             };
             return Err(Error::Transcript { reason });
         }
@@ -156,7 +162,10 @@ impl Transcript {
         let mut speaker = None;
         for turn in &self.turns {
             let spoken = turn.spoken.split_whitespace().collect::<Vec<_>>().join(" ");
-            if !text.is_empty() && turn.speaker == speaker && (speaker.is_some() || self.format != TranscriptFormat::Plain) {
+            if !text.is_empty()
+                && turn.speaker == speaker
+                && (speaker.is_some() || self.format != TranscriptFormat::Plain)
+            {
                 text.push(' ');
             } else {
                 if !text.is_empty() {
@@ -267,6 +276,12 @@ impl TurnBuilder {
             piece.spoken.start < piece.spoken.end
         });
         let range = self.pieces.first()?.source.start..self.pieces.last()?.source.end;
-        Some(Turn { speaker: self.speaker, start: self.start, spoken: self.spoken, range, pieces: self.pieces })
+        Some(Turn {
+            speaker: self.speaker,
+            start: self.start,
+            spoken: self.spoken,
+            range,
+            pieces: self.pieces,
+        })
     }
 }

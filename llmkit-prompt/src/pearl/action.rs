@@ -96,7 +96,10 @@ impl Action {
             return Some("the name is taken: plans have it already".to_owned());
         }
         if self.parameters.len() > MAX_PARAMETERS {
-            return Some(format!("{} parameters; at most {MAX_PARAMETERS} are allowed", self.parameters.len()));
+            return Some(format!(
+                "{} parameters; at most {MAX_PARAMETERS} are allowed",
+                self.parameters.len()
+            ));
         }
         for (index, parameter) in self.parameters.iter().enumerate() {
             if !line::is_identifier(parameter) || parameter.chars().count() > MAX_NAME {
@@ -223,7 +226,8 @@ impl Actions {
     /// # Errors
     /// [`Error::PearlFile`] if the text is not such a list or an action is not usable.
     pub fn from_yaml(text: &str) -> Result<Self> {
-        serde_saphyr::from_str(text).map_err(|source| Error::PearlFile { expected: "actions", reason: source.to_string() })
+        serde_saphyr::from_str(text)
+            .map_err(|source| Error::PearlFile { expected: "actions", reason: source.to_string() })
     }
 
     /// Adds an action at the end.
@@ -299,7 +303,9 @@ mod tests {
     fn what_is_wrong_with_an_action_is_said() {
         let reason = |text: &str| text.parse::<Action>().unwrap_err().to_string();
         assert!(reason("FIND(CTX, CTX): x").contains("`CTX` is there twice"));
-        assert!(reason("FIND(CTX, X:").contains("column 12: expected `,` or `)` after a parameter, found `:`"));
+        assert!(
+            reason("FIND(CTX, X:").contains("column 12: expected `,` or `)` after a parameter, found `:`")
+        );
         assert!(reason("CONCAT(X): join").contains("taken"));
         assert!(reason("FIND(CTX):  ").contains("definition is empty"));
         assert!(reason("").contains("expected the name of an action, found the end"));

@@ -17,7 +17,7 @@ use super::{Plan, PlanProblem};
 /// assert_eq!(answer.text, "In 1912.");
 /// let PearlOutcome::Plain { why: PlainReason::NoValidPlan { attempts } } = answer.outcome else { panic!() };
 /// assert_eq!(attempts[0].text, "Dear me.");
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -93,7 +93,7 @@ pub enum PlainReason {
 /// let pearl = Pearl::new(Actions::builtin()).with_attempts(1);
 /// let Planning::Failed { attempts } = pearl.plan(&model, "Why?").await?.value else { panic!() };
 /// assert_eq!(attempts[0].problems[0].to_string(), "line 1, column 8: there is no action `SING`");
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -115,7 +115,7 @@ pub struct PlanAttempt {
 /// let model = ScriptedModel::new(["1. a = SING(CTX)", "1. a = SUMMARIZE(CTX) : what it is about"]);
 /// let Planning::Valid { plan, attempts } = Pearl::new(Actions::builtin()).plan(&model, "Why?").await?.value else { panic!() };
 /// assert_eq!((plan.steps().len(), attempts.len()), (1, 1));
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

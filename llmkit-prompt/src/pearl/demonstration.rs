@@ -26,7 +26,8 @@ pub struct Demonstration {
 impl Demonstration {
     /// Those that the crate brings, for its own [`Actions`](super::Actions): `prompts/pearl/demonstrations.yaml`.
     pub fn builtin() -> Vec<Self> {
-        Self::from_yaml(include_str!("../../prompts/pearl/demonstrations.yaml")).expect("a test reads the list")
+        Self::from_yaml(include_str!("../../prompts/pearl/demonstrations.yaml"))
+            .expect("a test reads the list")
     }
 
     /// Reads a list of `{question, plan}` from YAML (of which JSON is a part).

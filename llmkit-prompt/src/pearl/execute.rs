@@ -16,7 +16,12 @@ use crate::{Error, Result, Run};
 const MAX_LEVELS: usize = 8;
 
 /// What came out of each step of `plan`, in order. A step begins as soon as it has what it needs and a place is free.
-pub(super) async fn execute(pearl: &Pearl, run: &Run<'_>, document: &str, plan: &Plan) -> Result<Vec<String>> {
+pub(super) async fn execute(
+    pearl: &Pearl,
+    run: &Run<'_>,
+    document: &str,
+    plan: &Plan,
+) -> Result<Vec<String>> {
     let count = plan.steps().len();
     let needs: Vec<Vec<usize>> = (0..count).map(|index| plan.needs(index)).collect();
     let mut outputs: Vec<Option<String>> = vec![None; count];
@@ -34,7 +39,12 @@ pub(super) async fn execute(pearl: &Pearl, run: &Run<'_>, document: &str, plan: 
             }
             waiting.remove(index);
             let task = Task::new(pearl, plan, step, &outputs)?;
-            let part = run.part(format!("step {}: {} = {}", step + 1, plan.steps()[step].variable, plan.steps()[step].call()));
+            let part = run.part(format!(
+                "step {}: {} = {}",
+                step + 1,
+                plan.steps()[step].variable,
+                plan.steps()[step].call()
+            ));
             working.push(async move {
                 let output = task.run(&part, document).await;
                 (step, part, output)
@@ -54,7 +64,9 @@ pub(super) async fn execute(pearl: &Pearl, run: &Run<'_>, document: &str, plan: 
     parts.into_iter().flatten().for_each(|part| run.include(part));
     match failure {
         Some(error) => Err(error),
-        None => Ok(outputs.into_iter().map(|output| output.expect("each step needs earlier ones only")).collect()),
+        None => {
+            Ok(outputs.into_iter().map(|output| output.expect("each step needs earlier ones only")).collect())
+        }
     }
 }
 
@@ -66,7 +78,14 @@ pub(super) async fn plain(pearl: &Pearl, run: &Run<'_>, document: &str, question
     }
     // Part by part, as a step of a plan.
     let definition = format!("Answer this question from CTX: {question}");
-    let task = Task { pearl, action: "ANSWER".to_owned(), definition, given: Vec::new(), why: String::new(), concat: false };
+    let task = Task {
+        pearl,
+        action: "ANSWER".to_owned(),
+        definition,
+        given: Vec::new(),
+        why: String::new(),
+        concat: false,
+    };
     task.run(run, document).await
 }
 
@@ -96,7 +115,8 @@ impl<'a> Task<'a> {
         let step: &Step = &plan.steps()[index];
         let action = pearl.actions.get(&step.action);
         if action.is_none() && !step.is_concat() {
-            let reason = "the plan uses it, and it is not among the actions that are carried out here".to_owned();
+            let reason =
+                "the plan uses it, and it is not among the actions that are carried out here".to_owned();
             return Err(Error::Action { action: step.action.clone(), reason });
         }
         let value = |argument: &Argument| match argument {
@@ -109,11 +129,14 @@ impl<'a> Task<'a> {
                 .unwrap_or_default(),
         };
         let name = |index: usize| {
-            action.and_then(|action| action.parameters().get(index)).map_or_else(|| format!("X{index}"), Clone::clone)
+            action
+                .and_then(|action| action.parameters().get(index))
+                .map_or_else(|| format!("X{index}"), Clone::clone)
         };
         let given = step.arguments.iter().enumerate();
         // The document is in the prompt already, under its name.
-        let given = given.filter(|(index, argument)| **argument != Argument::Document || name(*index) != DOCUMENT);
+        let given =
+            given.filter(|(index, argument)| **argument != Argument::Document || name(*index) != DOCUMENT);
         let given = given.map(|(index, argument)| Given {
             name: name(index),
             value: if *argument == Argument::Document { "the document".to_owned() } else { value(argument) },

@@ -103,7 +103,8 @@ impl<'a> Cursor<'a> {
         let found = match self.peek() {
             None => "the end of the line".to_owned(),
             Some(letter) if is_word(letter) => {
-                let word: String = self.rest().chars().take_while(|letter| is_word(*letter)).take(40).collect();
+                let word: String =
+                    self.rest().chars().take_while(|letter| is_word(*letter)).take(40).collect();
                 format!("`{word}`")
             }
             Some(letter) => format!("`{letter}`"),

@@ -22,7 +22,7 @@ use crate::{ChatPrompt, Result, Run, Traced, builtin};
 /// let questions = ["What rhymes with \"sea\"?", "Who speaks?"];
 /// let actions = Miner::new().with_known(Actions::new()).run(&model, &questions).await?.value;
 /// assert_eq!(actions.get("FIND_RHYME").unwrap().parameters(), ["CTX", "X"]);
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
@@ -143,7 +143,10 @@ impl Miner {
         let answers = in_order(run, self.concurrency, work).await?;
         for (index, (answer, shard)) in answers.into_iter().zip(list.chunks(self.shard)).enumerate() {
             if answer.is_empty() {
-                run.note(format!("of shard {} nothing came back: its actions are kept as they are", index + 1));
+                run.note(format!(
+                    "of shard {} nothing came back: its actions are kept as they are",
+                    index + 1
+                ));
                 for action in shard {
                     merge(run, &mut simplified, (*action).clone())?;
                 }
@@ -184,8 +187,13 @@ fn actions_in(run: &Run<'_>, text: &str) -> Vec<Action> {
             letter.is_whitespace() || letter.is_ascii_digit() || matches!(letter, '-' | '*' | '.' | ')' | '`')
         });
         let line = line.replace(['*', '`'], "");
-        let name = line.find(|letter: char| !letter.is_alphanumeric() && letter != '_').map_or("", |end| &line[..end]);
-        if name.is_empty() || name.chars().any(char::is_lowercase) || !line[name.len()..].trim_start().starts_with('(') {
+        let name = line
+            .find(|letter: char| !letter.is_alphanumeric() && letter != '_')
+            .map_or("", |end| &line[..end]);
+        if name.is_empty()
+            || name.chars().any(char::is_lowercase)
+            || !line[name.len()..].trim_start().starts_with('(')
+        {
             continue;
         }
         match line.parse() {

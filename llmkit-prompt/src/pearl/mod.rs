@@ -24,7 +24,7 @@
 //! assert_eq!(answer.value.text, "She has learned to doubt.");
 //! let PearlOutcome::Planned { plan, .. } = answer.value.outcome else { panic!("no plan") };
 //! assert_eq!(plan.levels(), [vec![0, 1], vec![2]]);
-//! # llmkit_prompt::Result::Ok(())
+//! # Ok::<(), llmkit_prompt::Error>(())
 //! # }).unwrap();
 //! ```
 //!

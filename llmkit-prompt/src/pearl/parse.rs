@@ -45,6 +45,8 @@ pub(super) fn plan(text: &str, actions: &Actions) -> Result<Plan, Vec<PlanProble
     if reader.lines.is_empty() && reader.problems.is_empty() {
         reader.problems.push(problem(1, 1, PlanFault::NoSteps));
     }
+    // Those of a line are found in another order.
+    reader.problems.sort_by_key(|problem| (problem.line, problem.column));
     if reader.problems.is_empty() { Ok(Plan { steps: reader.steps, skipped }) } else { Err(reader.problems) }
 }
 
@@ -95,7 +97,11 @@ impl Reader<'_> {
             Err(fault) => return self.problems.push(syntax(number, fault)),
         };
         if variable == DOCUMENT || variable == CONCAT {
-            let fault = Fault { column, expected: "a name for what comes out".into(), found: format!("`{variable}`") };
+            let fault = Fault {
+                column,
+                expected: "a name for what comes out".into(),
+                found: format!("`{variable}`"),
+            };
             self.problems.push(syntax(number, fault));
         } else if let Some(line) = self.lines.get(&variable) {
             let fault = PlanFault::Redefined { name: variable.clone(), line: *line };
@@ -109,8 +115,11 @@ impl Reader<'_> {
             Ok(read) => read,
             Err(fault) => return self.problems.push(syntax(number, fault)),
         };
-        if let Some(same) = self.steps.iter().find(|step| step.action == action && step.arguments == arguments) {
-            let fault = PlanFault::Repeated { variable: same.variable.clone(), line: self.lines[&same.variable] };
+        if let Some(same) =
+            self.steps.iter().find(|step| step.action == action && step.arguments == arguments)
+        {
+            let fault =
+                PlanFault::Repeated { variable: same.variable.clone(), line: self.lines[&same.variable] };
             self.problems.push(problem(number, column, fault));
         }
         if !defined && self.problems.len() == before {
@@ -161,7 +170,10 @@ impl Reader<'_> {
         }
         let Some(known) = self.actions.get(action) else {
             let names = self.actions.iter().map(|action| action.name()).chain([CONCAT]);
-            return Some(PlanFault::UnknownAction { name: shortened(action), suggestion: closest(action, names) });
+            return Some(PlanFault::UnknownAction {
+                name: shortened(action),
+                suggestion: closest(action, names),
+            });
         };
         let signature = format!("{action}({})", known.parameters().join(", "));
         (found != known.parameters().len()).then_some(PlanFault::Arity { signature, found })
@@ -362,15 +374,24 @@ mod tests {
                 "line 11, column 9: `CONCAT(X, ..)` is given 0 arguments",
             ]
         );
-        assert_eq!(shown("1. a = SUMMARIZE(CTX)\n2. b = SUMMARIZE(CTX)"), ["line 2, column 4: line 1 does the same: use its variable `a`"]);
-        assert_eq!(shown("No."), ["line 1, column 1: there is no step; write each as `variable = ACTION(argument, ..) : why`"]);
+        assert_eq!(
+            shown("1. a = SUMMARIZE(CTX)\n2. b = SUMMARIZE(CTX)"),
+            ["line 2, column 4: line 1 does the same: use its variable `a`"]
+        );
+        assert_eq!(
+            shown("No."),
+            ["line 1, column 1: there is no step; write each as `variable = ACTION(argument, ..) : why`"]
+        );
     }
 
     #[test]
     fn hostile_plans_are_bounded() {
         let many: String = (0..1000).map(|k| format!("v{k} = FIND(CTX, \"{k}\")\n")).collect();
         assert_eq!(shown(&many), ["line 65, column 1: the plan has more than 64 steps"]);
-        assert_eq!(shown(&"x".repeat(MAX_PLAN + 1)), ["line 1, column 1: the plan has more than 65536 bytes"]);
+        assert_eq!(
+            shown(&"x".repeat(MAX_PLAN + 1)),
+            ["line 1, column 1: the plan has more than 65536 bytes"]
+        );
         let deep = format!("1. a = FIND(CTX, {}", "FIND(".repeat(800));
         assert_eq!(shown(&deep).len(), 1);
         let long = format!("1. a = FIND(CTX, \"{}\")", "y".repeat(MAX_ARGUMENT + 1));

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use llmkit_core::{LanguageModel, TokenCounter};
 use serde_json::json;
 
-use super::{Actions, Demonstration, PearlAnswer, PearlOutcome, PlainReason, Plan, Planning, execute, planner};
+use super::{
+    Actions, Demonstration, PearlAnswer, PearlOutcome, PlainReason, Plan, Planning, execute, planner,
+};
 use crate::long::Limits;
 use crate::{ChatPrompt, Result, Run, Traced, builtin};
 
@@ -201,7 +203,8 @@ impl Pearl {
         match self.plan_in(run, question).await? {
             Planning::Valid { plan, .. } => {
                 let outputs = self.execute_in(run, document, &plan).await?;
-                let text: Vec<&str> = plan.answers().into_iter().map(|index| outputs[index].as_str()).collect();
+                let text: Vec<&str> =
+                    plan.answers().into_iter().map(|index| outputs[index].as_str()).collect();
                 Ok(PearlAnswer { text: text.join("\n\n"), outcome: PearlOutcome::Planned { plan, outputs } })
             }
             Planning::Failed { attempts } => {

@@ -112,7 +112,7 @@ impl Judge for WordOverlap {
 /// let refined = refiner.run(&model, &[example]).await?.value;
 /// assert_eq!(refined.replays[0].scores, [Some(0.0), Some(1.0)]);
 /// assert!(refined.demonstrations[0].plan.contains("FIND_CAUSE"));
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
@@ -236,7 +236,8 @@ impl<J: Judge> Refiner<J> {
                 continue;
             };
             let outputs = self.pearl.execute_in(run, &example.document, &plan).await?;
-            let answers: Vec<&str> = plan.answers().into_iter().map(|index| outputs[index].as_str()).collect();
+            let answers: Vec<&str> =
+                plan.answers().into_iter().map(|index| outputs[index].as_str()).collect();
             let answer = answers.join("\n\n");
             let score = self.judge.score(run, example, &answer).await?;
             run.note(format!("try {}: score {score:.3}", attempt + 1));

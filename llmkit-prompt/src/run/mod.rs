@@ -6,5 +6,6 @@ mod trace;
 mod work;
 
 pub use defaults::WithDefaults;
+pub(crate) use trace::add;
 pub use trace::{Call, Trace, TraceEvent, Traced};
 pub use work::Run;

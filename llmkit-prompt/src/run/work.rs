@@ -1,7 +1,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use llmkit_core::{ChatRequest, ChatResponse, LanguageModel, Usage};
+use futures_util::StreamExt;
+use llmkit_core::{ChatEvent, ChatRequest, ChatResponse, LanguageModel, Usage};
 use tracing::{Instrument, Span};
 
 use super::{Call, Trace, TraceEvent, Traced, spans};
@@ -93,6 +94,64 @@ impl<'a> Run<'a> {
         let span = spans::chat(&self.span, self.model, step, &request);
         let started = Instant::now();
         let answer = self.model.chat(request.clone()).instrument(span.clone()).await;
+        self.record(&span, &request, &answer);
+        let response = answer?;
+        self.push(TraceEvent::Call(Call {
+            step: step.to_owned(),
+            request,
+            response: response.clone(),
+            elapsed: started.elapsed(),
+        }));
+        Ok(response)
+    }
+
+    /// As [`chat`](Self::chat), with the parts of the answer handed to `tell` as they come.
+    ///
+    /// ```
+    /// use llmkit_core::{ChatEvent, ChatRequest, Message};
+    /// use llmkit_prompt::Run;
+    /// use llmkit_prompt::testing::ScriptedModel;
+    ///
+    /// # pollster::block_on(async {
+    /// let model = ScriptedModel::new(["A deep dish."]);
+    /// let run = Run::new("define", &model);
+    /// let mut text = String::new();
+    /// let request = ChatRequest::new(vec![Message::user("What is a tureen?")]);
+    /// let answer = run.chat_streamed("ask", request, &mut |event| {
+    ///     if let ChatEvent::Text(more) = event {
+    ///         text.push_str(more);
+    ///     }
+    /// });
+    /// assert_eq!(answer.await?.message.content, text);
+    /// # Ok::<(), llmkit_prompt::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`chat`](Self::chat), and [`Error::Model`](crate::Error::Model) if the stream ends without [`ChatEvent::Done`].
+    pub async fn chat_streamed(
+        &self,
+        step: &str,
+        request: ChatRequest,
+        tell: &mut (dyn FnMut(&ChatEvent) + Send),
+    ) -> Result<ChatResponse> {
+        let span = spans::chat(&self.span, self.model, step, &request);
+        let started = Instant::now();
+        let model = self.model;
+        let asked = request.clone();
+        let answer = async move {
+            let mut stream = model.chat_stream(asked).await?;
+            while let Some(event) = stream.next().await {
+                let event = event?;
+                tell(&event);
+                if let ChatEvent::Done(response) = event {
+                    return Ok(response);
+                }
+            }
+            let reason = "the stream ended before the answer was over".to_owned();
+            Err(llmkit_core::Error::Model { model: model.name().to_owned(), reason })
+        };
+        let answer = answer.instrument(span.clone()).await;
         self.record(&span, &request, &answer);
         let response = answer?;
         self.push(TraceEvent::Call(Call {

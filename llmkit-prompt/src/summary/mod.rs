@@ -9,14 +9,14 @@
 //!     let prompt = &request.messages[1].content;
 //!     if prompt.contains("summaries of consecutive parts") { "The ferry was lost, and found." } else { "Something on a ferry." }
 //! });
-//! let document = "The ferry left at noon.\n\n".repeat(40);
+//! let document = "The ferry left at noon.\n\n".repeat(100);
 //! let summarizer = Summarizer::new(Strategy::MapReduce).with_context_tokens(400).with_summary_tokens(60);
 //! let summary = summarizer.run(&model, &document).await?;
 //!
 //! assert_eq!(summary.value.text, "The ferry was lost, and found.");
 //! assert_eq!(summary.value.chunks.len() + 1, model.requests().len());
 //! println!("{}", summary.trace); // every prompt and every answer
-//! # llmkit_prompt::Result::Ok(())
+//! # Ok::<(), llmkit_prompt::Error>(())
 //! # }).unwrap();
 //! ```
 //!

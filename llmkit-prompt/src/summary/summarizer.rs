@@ -50,7 +50,7 @@ pub enum Strategy {
 /// let summary = summarizer.run(&model, "The ferry left at noon.").await?;
 /// assert_eq!(summary.value.text, "A ferry left.");
 /// assert!(model.requests()[0].messages[1].content.contains("above all what it says about ships"));
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Clone)]
@@ -75,7 +75,7 @@ pub struct Summarizer {
 /// let model = ScriptedModel::new(["A ferry left."]);
 /// let summary = Summarizer::new(Strategy::Stuff).run(&model, "The ferry left at noon.").await?.value;
 /// assert_eq!((summary.chunks, summary.levels), (vec![0..23], 0));
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -206,7 +206,8 @@ impl Summarizer {
         let tokens = self.limits.tokens(&whole)? + self.limits.answer_tokens;
         if tokens <= context || known.is_none() && self.strategy == Strategy::Stuff {
             let text = self.limits.ask(run, "summarize", whole).await?;
-            return Ok(Summary { text, chunks: vec![0..document.len()], levels: 0 });
+            let chunks = std::iter::once(0..document.len()).collect();
+            return Ok(Summary { text, chunks, levels: 0 });
         }
         if known.is_none() {
             run.note(format!("the model does not say what it reads at once: taken to be {context} tokens"));
