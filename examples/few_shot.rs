@@ -7,23 +7,28 @@
 //! cargo run --release --example few_shot -- --pool mine.jsonl --heldout other.jsonl --instruction "Sort the text."
 //! ```
 //!
-//! Every method sees the same questions, the same instruction and the same model, which answers greedily; the answer counts as the
-//! category that it names first. A question is never among its own examples.
+//! Every method sees the same questions, the same instruction and the same model, which answers greedily, twice: freely, where the answer
+//! counts as the category that it names first, and held to the categories by a grammar, where it cannot help naming one. The first is what an
+//! application sees; the second shows what examples teach beside the form of an answer. A question is never among its own examples.
 
 use std::cmp::Reverse;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use llmkit_core::embed::SentenceEncoder;
-use llmkit_core::engine::{Engine, EngineConfig};
-use llmkit_core::models::Pretrained;
-use llmkit_core::{ChatRequest, ChatResponse, Device, LanguageModel};
-use llmkit_prompt::few_shot::{
-    Example, Examples, FewShot, KnnSelector, MmrSelector, NgramSelector, RandomSelector,
+use llmkit_core::generate::{
+    GenerationConfig, Grammar, GrammarCompiler, NextToken, generate, generate_constrained,
 };
-use llmkit_prompt::{ChatPrompt, Role};
+use llmkit_core::models::{CachedModel, Pretrained};
+use llmkit_core::{Device, NoAdapter};
+use llmkit_prompt::few_shot::{
+    Example, ExampleSelector, Examples, FewShot, KnnSelector, MmrSelector, NgramSelector, RandomSelector,
+};
+use llmkit_prompt::{ChatPrompt, Message, Role};
 use serde_json::json;
 
 #[path = "support/device.rs"]
@@ -59,9 +64,9 @@ struct Args {
     #[arg(long, default_value_t = 600)]
     token_budget: usize,
     /// For maximal marginal relevance: the weight of being like the question against being unlike each other, from 0 to 1.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.7)]
     lambda: f64,
-    /// Fixes the draw of the random examples.
+    /// Fixes the draw of the random examples, which are others for each question.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The longest answer, in tokens.
@@ -87,56 +92,45 @@ fn main() -> Result<()> {
     let device = device::choose(args.device.clone())?;
     let encoder = SentenceEncoder::load(model::find_or(args.encoder.as_deref(), &model::MINILM)?, &device)?;
     let pretrained = Pretrained::load(model::find(args.model.as_deref())?, &device)?;
-    let few_shot = FewShot::new(pool, QUESTION, ANSWER)?
+
+    let all = FewShot::new(pool, QUESTION, ANSWER)?
         .with_counter(pretrained.tokenizer.clone())
         .with_token_budget(args.token_budget);
-    let prompt = ChatPrompt::new(
-        "sort",
-        [(Role::System, SYSTEM), (Role::User, QUESTION)],
-        ["instruction", "labels", "text"],
-    )?;
-    let engine = Engine::start(pretrained, EngineConfig::new("few-shot"))?;
-
+    let by = |selector: Arc<dyn ExampleSelector>| Some(all.clone().with_selector(selector, args.shots));
     let methods = [
         ("zero-shot", None),
-        ("random", Some(few_shot.clone().with_selector(RandomSelector::new(args.seed), args.shots))),
-        ("n-gram overlap", Some(few_shot.clone().with_selector(NgramSelector::new(), args.shots))),
-        (
-            "nearest (kNN)",
-            Some(few_shot.clone().with_selector(KnnSelector::new(encoder.clone()), args.shots)),
-        ),
-        (
-            "near and varied (MMR)",
-            Some(few_shot.with_selector(MmrSelector::new(encoder).with_lambda(args.lambda)?, args.shots)),
-        ),
+        ("random", by(Arc::new(RandomSelector::new(args.seed).per_query()))),
+        ("n-gram overlap", by(Arc::new(NgramSelector::new()))),
+        ("nearest (kNN)", by(Arc::new(KnnSelector::new(encoder.clone())))),
+        ("near and varied (MMR)", by(Arc::new(MmrSelector::new(encoder).with_lambda(args.lambda)?))),
     ];
+    let task = Task::new(&pretrained, &labels, &args)?;
+
     println!(
-        "{} questions, {} categories, {} examples a prompt out of {}",
+        "{} questions, {} categories, {} examples a prompt out of {}\n",
         rows.len(),
         labels.len(),
         args.shots,
         args.pool.display()
     );
+    println!("{:<22} {:^36}   {:^29}", "", "free answers", "held to the categories");
     println!(
-        "{:<22} {:>8}  {:<14} {:>7} {:>9} {:>9} {:>10}",
-        "", "right", "95 % interval", "none", "tokens", "seconds", "p"
+        "{:<22} {:>7} {:>13} {:>5} {:>8}   {:>7} {:>13} {:>8} {:>7} {:>8}",
+        "", "right", "interval", "none", "p", "right", "interval", "p", "tokens", "seconds"
     );
-    let mut zero: Option<Outcome> = None;
-    let mut last = None;
+    let mut baseline = None;
     for (name, few_shot) in &methods {
-        let task = Task { model: &engine, prompt: &prompt, labels: &labels, args: &args };
         let outcome = task.run(few_shot.as_ref(), &rows)?;
-        outcome.print(name, zero.as_ref());
-        last = few_shot.as_ref();
-        zero.get_or_insert(outcome);
+        outcome.print(name, baseline.as_ref());
+        baseline.get_or_insert(outcome);
     }
     println!(
-        "right: of all questions; none: answers that name no category; tokens: read for a question; p: how likely it is that as many \
-         questions or more\nchange between wrong and right beside zero-shot by chance (McNemar's test, exact, two-sided)"
+        "\nright: in percent, with its 95 % interval (Wilson)\nnone: answers that name no category\n\
+         p: beside zero-shot, by McNemar's exact test\ntokens: read for a question"
     );
-    if let (Some(few_shot), Some(row)) = (last, rows.first()) {
+    if let (Some((name, Some(few_shot))), Some(row)) = (methods.last(), rows.first()) {
         let shots = pollster::block_on(few_shot.select(json!({ "text": row.text })))?;
-        println!("\nFor `{}`, the last method has\n{shots}", row.text);
+        println!("\nWhy these examples, for `{}`, by {name}:\n{shots}", row.text);
     }
     Ok(())
 }
@@ -167,41 +161,97 @@ fn questions(heldout: &Examples, labels: &[String], limit: usize) -> Result<Vec<
     heldout.as_slice().iter().take(limit).map(row).collect()
 }
 
-/// What one method is measured with.
+/// What every method is measured with.
 struct Task<'a> {
-    model: &'a dyn LanguageModel,
-    prompt: &'a ChatPrompt,
+    pretrained: &'a Pretrained,
+    prompt: ChatPrompt,
     labels: &'a [String],
     args: &'a Args,
+    greedy: GenerationConfig,
+    compiler: GrammarCompiler,
+    /// One of the labels.
+    grammar: Grammar,
 }
 
-impl Task<'_> {
+impl<'a> Task<'a> {
+    fn new(pretrained: &'a Pretrained, labels: &'a [String], args: &'a Args) -> Result<Self> {
+        let ends = &pretrained.generation.eos_token_ids;
+        let any: Vec<String> = labels.iter().map(|label| regex_escape(label)).collect();
+        Ok(Self {
+            pretrained,
+            prompt: ChatPrompt::new(
+                "sort",
+                [(Role::System, SYSTEM), (Role::User, QUESTION)],
+                ["instruction", "labels", "text"],
+            )?,
+            labels,
+            args,
+            greedy: GenerationConfig::new()
+                .with_max_new_tokens(args.max_new_tokens)
+                .with_eos_token_ids(ends.iter().copied()),
+            compiler: GrammarCompiler::new(&pretrained.tokenizer, ends)?,
+            grammar: Grammar::regex(any.join("|")),
+        })
+    }
+
     fn run(&self, few_shot: Option<&FewShot>, rows: &[Row]) -> Result<Outcome> {
         let (begin, mut outcome) = (Instant::now(), Outcome::default());
         for row in rows {
-            let answer = pollster::block_on(self.ask(few_shot, row))?;
-            outcome.tokens += answer.usage.prompt_tokens;
-            let named = first_named(&answer.message.content, self.labels);
-            outcome.nothing += usize::from(named.is_none());
-            outcome.right.push(named == Some(row.label.as_str()));
+            let values =
+                json!({ "instruction": self.args.instruction, "labels": self.labels, "text": row.text });
+            let mut messages = self.prompt.render(&values)?;
+            if let Some(few_shot) = few_shot {
+                messages = pollster::block_on(few_shot.select(&values))?.insert_into(messages);
+            }
+            let answers = self.ask(&messages)?;
+            let right = |answer: &str| first_named(answer, self.labels) == Some(row.label.as_str());
+            outcome.free.push(right(&answers.free));
+            outcome.held.push(right(&answers.held));
+            outcome.nothing += usize::from(first_named(&answers.free, self.labels).is_none());
+            outcome.tokens += answers.tokens;
         }
         outcome.seconds = begin.elapsed().as_secs_f64();
         Ok(outcome)
     }
 
-    async fn ask(&self, few_shot: Option<&FewShot>, row: &Row) -> Result<ChatResponse> {
-        let values = json!({ "instruction": self.args.instruction, "labels": self.labels, "text": row.text });
-        let mut messages = self.prompt.render(&values)?;
-        if let Some(few_shot) = few_shot {
-            messages = few_shot.select(&values).await?.insert_into(messages);
+    /// Both answers; the prompt is read once.
+    fn ask(&self, messages: &[Message]) -> Result<Answers> {
+        let Pretrained { model, tokenizer, chat_template, .. } = self.pretrained;
+        let prompt = tokenizer.encode(&chat_template.render(messages, true)?, false)?;
+        let (last, before) = prompt.split_last().context("the chat template renders to nothing")?;
+        let mut held = CachedModel::new(model.as_ref(), &NoAdapter);
+        if !before.is_empty() {
+            held.feed(before, &mut Vec::new())?;
         }
-        let request = ChatRequest {
-            max_tokens: Some(self.args.max_new_tokens),
-            temperature: Some(0.0),
-            ..ChatRequest::new(messages)
-        };
-        Ok(self.model.chat(request).await?)
+        let (mut free, last) = (held.clone(), [*last]);
+        let decoder = || tokenizer.decode_stream(true);
+        let free =
+            generate(&mut free, &mut decoder(), &last, &self.greedy, &mut |_| ControlFlow::Continue(()))?;
+        let held = generate_constrained(
+            &mut held,
+            &mut decoder(),
+            &last,
+            &self.greedy,
+            &mut self.compiler.compile(&self.grammar)?,
+            &mut |_| ControlFlow::Continue(()),
+        )?;
+        Ok(Answers { free: free.text, held: held.text, tokens: prompt.len() })
     }
+}
+
+/// What the model says to one question.
+struct Answers {
+    free: String,
+    held: String,
+    /// Of the prompt.
+    tokens: usize,
+}
+
+/// The label as a regular expression that matches it alone.
+fn regex_escape(label: &str) -> String {
+    let escaped =
+        label.chars().map(|c| if c.is_ascii_punctuation() { format!("\\{c}") } else { c.to_string() });
+    escaped.collect()
 }
 
 /// The label that stands first in the text; of two at the same place, the longer.
@@ -216,8 +266,9 @@ fn first_named<'a>(text: &str, labels: &'a [String]) -> Option<&'a str> {
 #[derive(Default)]
 struct Outcome {
     /// Question by question.
-    right: Vec<bool>,
-    /// Answers that name no label.
+    free: Vec<bool>,
+    held: Vec<bool>,
+    /// Free answers that name no label.
     nothing: usize,
     tokens: usize,
     seconds: f64,
@@ -225,23 +276,32 @@ struct Outcome {
 
 impl Outcome {
     fn print(&self, name: &str, baseline: Option<&Self>) {
-        let (count, right) = (self.right.len(), self.right.iter().filter(|right| **right).count());
-        let (low, high) = wilson(right, count);
-        let chance = baseline.map_or("-".to_owned(), |baseline| {
-            let changed = |from: bool| {
-                baseline.right.iter().zip(&self.right).filter(|(a, b)| **a == from && **b != from).count()
-            };
-            format!("{:.1e}", mcnemar(changed(false), changed(true)))
-        });
         println!(
-            "{name:<22} {:>6.1} %  {:<14} {:>7} {:>9.0} {:>9.0} {chance:>10}",
-            100.0 * right as f64 / count as f64,
-            format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high),
+            "{name:<22} {} {:>5} {:>8}   {} {:>8} {:>7.0} {:>8.0}",
+            share(&self.free),
             self.nothing,
-            self.tokens as f64 / count as f64,
+            chance(&self.free, baseline.map(|baseline| &baseline.free)),
+            share(&self.held),
+            chance(&self.held, baseline.map(|baseline| &baseline.held)),
+            self.tokens as f64 / self.free.len() as f64,
             self.seconds,
         );
     }
+}
+
+/// How many are right, with the interval.
+fn share(right: &[bool]) -> String {
+    let (count, all) = (right.iter().filter(|right| **right).count(), right.len());
+    let (low, high) = wilson(count, all);
+    let interval = format!("{:.1} - {:.1}", 100.0 * low, 100.0 * high);
+    format!("{:>7.1} {interval:>13}", 100.0 * count as f64 / all as f64)
+}
+
+/// How likely the difference is to be chance.
+fn chance(right: &[bool], baseline: Option<&Vec<bool>>) -> String {
+    let Some(baseline) = baseline else { return "-".to_owned() };
+    let changed = |to: bool| baseline.iter().zip(right).filter(|(a, b)| **a != to && **b == to).count();
+    format!("{:.1e}", mcnemar(changed(true), changed(false)))
 }
 
 /// The 95 % interval of a share (Wilson 1927).

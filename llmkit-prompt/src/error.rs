@@ -174,7 +174,7 @@ pub enum Error {
     },
     /// An agent came to no answer. What it did is in its [`AgentRun`](crate::agent::AgentRun).
     #[error("the agent came to no answer in {steps} turns: {outcome}")]
-    NoAnswer {
+    Unanswered {
         /// How it ended.
         outcome: Box<crate::agent::Outcome>,
         /// The model's turns.
@@ -305,6 +305,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A model's answer is not what was asked for. The message can be shown to the model.
+    #[error("expected {expected}, found {found}{}", at(place.as_deref()))]
+    Parse {
+        /// What should have been there.
+        expected: String,
+        /// What is there instead.
+        found: String,
+        /// Where: the path of a field, a row and column; none for the whole text.
+        place: Option<String>,
+    },
 }
 
 /// A result whose error is [`Error`].
@@ -362,6 +372,10 @@ impl fmt::Display for VariableProblem {
 
 fn lines(problems: &[impl fmt::Display]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+fn at(place: Option<&str>) -> String {
+    place.map(|place| format!(" at {place}")).unwrap_or_default()
 }
 
 fn quoted(names: &[String]) -> String {

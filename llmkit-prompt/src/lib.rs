@@ -41,6 +41,7 @@
 //! - [`builtin`]: the prompts that come with the crate, each a file to read and replace.
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
 //! - [`agent`]: a model that works on a task with tools, within limits and under approval.
+//! - [`parse`]: reading what a model wrote: JSON with its slips, lists, tables, dates, code.
 //! - [`testing`]: models with known answers.
 //! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
 //! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
@@ -66,6 +67,7 @@ pub mod memory;
 pub mod minutes;
 pub mod pearl;
 pub mod summary;
+pub mod parse;
 pub mod testing;
 
 mod chat;

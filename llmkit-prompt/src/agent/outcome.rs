@@ -64,11 +64,11 @@ impl AgentRun {
     /// The answer.
     ///
     /// # Errors
-    /// [`Error::NoAnswer`] saying how the run ended, if it ended without one.
+    /// [`Error::Unanswered`] saying how the run ended, if it ended without one.
     pub fn into_answer(self) -> Result<String> {
         match (self.outcome, self.text) {
             (Outcome::Answered, Some(answer)) => Ok(answer),
-            (outcome, _) => Err(Error::NoAnswer { outcome: Box::new(outcome), steps: self.steps }),
+            (outcome, _) => Err(Error::Unanswered { outcome: Box::new(outcome), steps: self.steps }),
         }
     }
 

@@ -126,7 +126,7 @@ impl Selected {
 /// use llmkit_prompt::few_shot::Why;
 ///
 /// let why = Why::Mmr { lambda: 0.5, similarity: 0.8, redundancy: 0.6, nearest: Some(3) };
-/// assert_eq!(why.to_string(), "0.5 x 0.800 like the query - 0.5 x 0.600 like example 3");
+/// assert_eq!(why.to_string(), "0.50 x 0.800 like the query - 0.50 x 0.600 like example 3");
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -194,9 +194,9 @@ impl fmt::Display for Why {
             }
             Self::Similarity { cosine } => write!(f, "cosine {cosine:.3}"),
             Self::Mmr { lambda, similarity, redundancy, nearest } => {
-                write!(f, "{lambda} x {similarity:.3} like the query")?;
+                write!(f, "{lambda:.2} x {similarity:.3} like the query")?;
                 match nearest {
-                    Some(index) => write!(f, " - {} x {redundancy:.3} like example {index}", 1.0 - lambda),
+                    Some(index) => write!(f, " - {:.2} x {redundancy:.3} like example {index}", 1.0 - lambda),
                     None => write!(f, ", the first"),
                 }
             }

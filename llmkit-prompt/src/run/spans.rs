@@ -246,6 +246,18 @@ fn parts(message: &Message) -> Vec<Value> {
     parts
 }
 
+/// Records how the call of a tool ended.
+pub(crate) fn tool_done(span: &Span, result: &ToolResult) {
+    let error = match result {
+        ToolResult::Output { .. } => return,
+        ToolResult::Failed { .. } => "failed",
+        ToolResult::TimedOut { .. } => "timeout",
+        ToolResult::Panicked { .. } => "panic",
+        ToolResult::NotRun { .. } => "not_run",
+    };
+    failed(span, error);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,36 +284,4 @@ mod tests {
         assert_eq!(kind(&remote(Some(429)).into()), "429");
         assert_eq!(kind(&remote(None).into()), "remote");
     }
-}
-
-/// The span of one call of a tool.
-pub(crate) fn tool(name: &str, id: Option<&str>) -> Span {
-    let span = info_span!(
-        "execute_tool",
-        otel.name = format!("execute_tool {name}"),
-        otel.kind = "internal",
-        otel.status_code = Empty,
-        error.type = Empty,
-        gen_ai.operation.name = "execute_tool",
-        gen_ai.tool.name = name,
-        gen_ai.tool.call.id = Empty,
-        gen_ai.tool.type = "function",
-    );
-    if let Some(id) = id {
-        span.record("gen_ai.tool.call.id", id);
-    }
-    span
-}
-
-/// Records how the call of a tool ended.
-pub(crate) fn tool_done(span: &Span, result: &ToolResult) {
-    let error = match result {
-        ToolResult::Output { .. } => return,
-        ToolResult::Failed { .. } => "failed",
-        ToolResult::TimedOut { .. } => "timeout",
-        ToolResult::Panicked { .. } => "panic",
-        ToolResult::NotRun { .. } => "not_run",
-    };
-    span.record("otel.status_code", "ERROR");
-    span.record("error.type", error);
 }
