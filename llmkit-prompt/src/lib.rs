@@ -42,6 +42,7 @@
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
 //! - [`agent`]: a model that works on a task with tools, within limits and under approval.
 //! - [`parse`]: reading what a model wrote: JSON with its slips, lists, tables, dates, code.
+//! - [`typed`]: answers as values of a type, asked for again until they are.
 //! - [`testing`]: models with known answers.
 //! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
 //! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
@@ -69,6 +70,7 @@ pub mod pearl;
 pub mod summary;
 pub mod parse;
 pub mod testing;
+pub mod typed;
 
 mod chat;
 mod embeddings;
@@ -77,6 +79,7 @@ mod file;
 mod long;
 mod mentions;
 mod run;
+mod schema;
 mod template;
 mod variables;
 

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Tool, ToolError, ToolOutput, ToolPolicy, schema, suggest};
+use super::{Tool, ToolError, ToolOutput, ToolPolicy, suggest};
+use crate::schema;
 
 
 type Outcome = Result<ToolOutput, ToolError>;

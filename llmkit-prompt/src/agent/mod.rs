@@ -63,7 +63,6 @@ mod fn_tool;
 mod limits;
 mod outcome;
 mod react;
-mod schema;
 mod sub_agent;
 mod suggest;
 mod tool;

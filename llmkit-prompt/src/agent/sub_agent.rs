@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Agent, Tool, ToolError, ToolOutput, ToolPolicy, schema};
+use super::{Agent, Tool, ToolError, ToolOutput, ToolPolicy};
+use crate::schema;
 use crate::{Error, Result};
 
 /// An agent that is a tool of another; made by [`Agent::as_tool`].
