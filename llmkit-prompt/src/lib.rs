@@ -56,6 +56,9 @@
 pub mod builtin;
 pub mod testing;
 
+#[cfg(feature = "remote")]
+pub mod remote;
+
 mod chat;
 mod error;
 mod file;
