@@ -121,6 +121,12 @@ pub enum Error {
         /// What was there.
         found: String,
     },
+    /// A grammar, or a schema, that an answer must fit is unusable.
+    #[error("grammar: {reason}")]
+    Grammar {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A language model (local or remote) failed to answer.
     #[error("language model `{model}`: {reason}")]
     Model {

@@ -75,7 +75,7 @@ mod tokenizer;
 #[cfg(feature = "hub")]
 pub mod hub;
 
-pub use chat::{Message, Role, ToolCall};
+pub use chat::{AnswerPart, AnswerReader, Message, Role, ToolCall, ToolCallFormat};
 pub use error::{Error, Result, ShapeMismatch};
 pub use model::{
     ApproximateTokens, Capabilities, ChatEvent, ChatRequest, ChatResponse, ChatStream, Embedder,

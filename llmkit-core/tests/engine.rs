@@ -52,6 +52,7 @@ fn collect(stream: &mut ChatStream) -> (String, ChatResponse) {
                 assert!(next(stream).is_none());
                 return (text, response);
             }
+            event => panic!("expected text, found {event:?}"),
         }
     }
 }

@@ -3,8 +3,51 @@
 use crate::{ChatPrompt, file};
 
 /// The files by name.
-const FILES: &[(&str, &str)] =
-    &[("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md"))];
+const FILES: &[(&str, &str)] = &[
+    ("minutes/again", include_str!("../prompts/minutes/again.md")),
+    ("minutes/extract", include_str!("../prompts/minutes/extract.md")),
+    ("minutes/schema", include_str!("../prompts/minutes/schema.md")),
+    ("agent/last_answer", include_str!("../prompts/agent/last_answer.md")),
+    ("agent/react", include_str!("../prompts/agent/react.md")),
+    ("agent/retry", include_str!("../prompts/agent/retry.md")),
+    ("agent/text", include_str!("../prompts/agent/text.md")),
+    ("agent/untrusted", include_str!("../prompts/agent/untrusted.md")),
+    ("reasoning/extract", include_str!("../prompts/reasoning/extract.md")),
+    ("reasoning/few_shot_cot", include_str!("../prompts/reasoning/few_shot_cot.md")),
+    ("reasoning/few_shot_cot_example", include_str!("../prompts/reasoning/few_shot_cot_example.md")),
+    ("reasoning/least_to_most_decompose", include_str!("../prompts/reasoning/least_to_most_decompose.md")),
+    ("reasoning/least_to_most_solve", include_str!("../prompts/reasoning/least_to_most_solve.md")),
+    ("reasoning/plan_and_solve", include_str!("../prompts/reasoning/plan_and_solve.md")),
+    ("reasoning/revise", include_str!("../prompts/reasoning/revise.md")),
+    ("reasoning/step_back_answer", include_str!("../prompts/reasoning/step_back_answer.md")),
+    ("reasoning/step_back_principles", include_str!("../prompts/reasoning/step_back_principles.md")),
+    ("reasoning/step_back_question", include_str!("../prompts/reasoning/step_back_question.md")),
+    ("reasoning/tree_answer", include_str!("../prompts/reasoning/tree_answer.md")),
+    ("reasoning/tree_propose", include_str!("../prompts/reasoning/tree_propose.md")),
+    ("reasoning/tree_sample", include_str!("../prompts/reasoning/tree_sample.md")),
+    ("reasoning/tree_value", include_str!("../prompts/reasoning/tree_value.md")),
+    ("reasoning/tree_vote", include_str!("../prompts/reasoning/tree_vote.md")),
+    ("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md")),
+    ("reasoning/zero_shot_cot_reason", include_str!("../prompts/reasoning/zero_shot_cot_reason.md")),
+    ("pearl/execute", include_str!("../prompts/pearl/execute.md")),
+    ("pearl/merge", include_str!("../prompts/pearl/merge.md")),
+    ("pearl/mine", include_str!("../prompts/pearl/mine.md")),
+    ("pearl/plain", include_str!("../prompts/pearl/plain.md")),
+    ("pearl/plan", include_str!("../prompts/pearl/plan.md")),
+    ("pearl/refine", include_str!("../prompts/pearl/refine.md")),
+    ("pearl/repair", include_str!("../prompts/pearl/repair.md")),
+    ("pearl/route", include_str!("../prompts/pearl/route.md")),
+    ("pearl/simplify", include_str!("../prompts/pearl/simplify.md")),
+    ("summary/combine", include_str!("../prompts/summary/combine.md")),
+    ("summary/part", include_str!("../prompts/summary/part.md")),
+    ("summary/refine", include_str!("../prompts/summary/refine.md")),
+    ("summary/whole", include_str!("../prompts/summary/whole.md")),
+    ("memory/recap", include_str!("../prompts/memory/recap.md")),
+    ("memory/summary", include_str!("../prompts/memory/summary.md")),
+    ("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md")),
+    ("typed/again", include_str!("../prompts/typed/again.md")),
+    ("typed/schema", include_str!("../prompts/typed/schema.md")),
+];
 
 /// The built-in prompt `name`.
 ///

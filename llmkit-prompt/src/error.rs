@@ -1,4 +1,5 @@
-use std::fmt;
+use std::path::PathBuf;
+use std::{fmt, io};
 
 /// What can go wrong with a prompt. Each message says where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -91,9 +92,245 @@ pub enum Error {
         /// Those that are supplied.
         supplied: Vec<String>,
     },
+    /// Worked examples cannot be used.
+    #[error("{origin}:{number}: {reason}")]
+    Example {
+        /// The file, or what else they come from.
+        origin: String,
+        /// The line or, where there are no lines, the example, from 1.
+        number: usize,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// A selector of examples broke its contract.
+    #[error("the selector `{selector}`: expected {expected}, found {found}")]
+    Selection {
+        /// The selector's name.
+        selector: String,
+        /// What a selector must give back.
+        expected: String,
+        /// What it gave back.
+        found: String,
+    },
+    /// A setting is out of range.
+    #[error("{setting}: expected {expected}, found {found}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What would be accepted.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// An embedder's vectors cannot be used.
+    #[error("embedder `{embedder}`: expected {expected}, found {found}")]
+    Embedding {
+        /// The embedder's identity.
+        embedder: String,
+        /// What was needed.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// A conversation cannot be remembered as it was asked for.
+    #[error("memory `{memory}`: expected {expected}, found {found}")]
+    Memory {
+        /// The memory, or the file of a conversation.
+        memory: String,
+        /// What was needed.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// The operating system refused to read or write a file.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as a verb: `"read"`, `"write"`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A tool doesn't fit into a toolbox.
+    #[error("tool `{tool}`: expected {expected}, found {found}")]
+    Tool {
+        /// The tool's name.
+        tool: String,
+        /// What a toolbox takes.
+        expected: String,
+        /// What the tool is.
+        found: String,
+    },
+    /// An agent was to use tool calls that its model doesn't have.
+    #[error(
+        "`{model}` has no tool calls of its own: expected a model with the capability `tools`, or an agent with \
+         `Protocol::Auto` or `Protocol::ReAct`"
+    )]
+    Protocol {
+        /// The model's name.
+        model: String,
+    },
+    /// An agent came to no answer. What it did is in its [`AgentRun`](crate::agent::AgentRun).
+    #[error("the agent came to no answer in {steps} turns: {outcome}")]
+    Unanswered {
+        /// How it ended.
+        outcome: Box<crate::agent::Outcome>,
+        /// The model's turns.
+        steps: usize,
+    },
+    /// A piece has no prompt for this purpose.
+    #[error("there is no prompt `{purpose}` to replace here; there are {}", quoted(known))]
+    NoSuchPrompt {
+        /// What was to be replaced.
+        purpose: String,
+        /// The names of those that can be.
+        known: Vec<String>,
+    },
     /// A model failed to answer.
     #[error(transparent)]
     Model(#[from] llmkit_core::Error),
+    /// A method of reasoning found no answer of the expected form in what the model wrote.
+    #[error(
+        "{method}: expected {expected} in the model's reply, found none{}; the reply ends: {}",
+        if *cut_off { " (it was cut off at the longest answer allowed: raise `max_tokens`)" } else { "" },
+        tail(text)
+    )]
+    NoAnswer {
+        /// The method.
+        method: String,
+        /// What was looked for.
+        expected: &'static str,
+        /// The reply.
+        text: String,
+        /// Whether the reply ended because it was as long as allowed.
+        cut_off: bool,
+    },
+    /// No sample of a method that votes gave an answer.
+    #[error("{method}: none of {} samples gave an answer; the first: {source}", reasons.len())]
+    AllSamplesFailed {
+        /// The method.
+        method: String,
+        /// Why, sample by sample.
+        reasons: Vec<String>,
+        /// The first sample's error.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A verifier accepted neither an answer nor any revision of it.
+    #[error("no answer was accepted; the best is `{answer}`, of which the verifier says: {feedback}")]
+    NotVerified {
+        /// The best answer.
+        answer: String,
+        /// What the verifier says about it.
+        feedback: String,
+    },
+    /// A text cannot be cut into pieces as small as asked for.
+    #[error("cannot cut into pieces of {max_tokens} tokens: {text:?} alone takes {needed}; allow more")]
+    ChunkTooSmall {
+        /// The tokens that a piece may have.
+        max_tokens: usize,
+        /// The tokens of the smallest piece.
+        needed: usize,
+        /// That piece.
+        text: String,
+    },
+    /// A document does not fit into what a model reads at once.
+    #[error(
+        "prompt and answer take {tokens} tokens and may have {context}: cut the document, or take a strategy that does"
+    )]
+    DocumentTooLong {
+        /// The tokens of the prompt, with the document, and of the longest answer.
+        tokens: usize,
+        /// The tokens that both may have together.
+        context: usize,
+    },
+    /// What a model reads at once does not even hold the prompt without the document.
+    #[error(
+        "the prompt without a document and the answer need {needed} of {context} tokens: allow more, or a shorter answer"
+    )]
+    NoRoom {
+        /// The tokens that prompt and answer may have together.
+        context: usize,
+        /// What they need before there is any document.
+        needed: usize,
+    },
+    /// Texts that are made into one do not become fewer.
+    #[error(
+        "after {levels} levels there still are {left} texts to be made one, with {room} tokens for them in a prompt: \
+         allow a longer context, shorter answers or more levels"
+    )]
+    TooManyLevels {
+        /// How many texts there are.
+        left: usize,
+        /// How many levels there were.
+        levels: usize,
+        /// The tokens for the texts in a prompt.
+        room: usize,
+    },
+    /// An action of a [`pearl`](crate::pearl) list is unusable.
+    #[error("action `{action}`: {reason}")]
+    Action {
+        /// Its name, or its text as far as it was read.
+        action: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of [`pearl`](crate::pearl) actions or demonstrations is unusable.
+    #[error("the file is no list of {expected}: {reason}")]
+    PearlFile {
+        /// What was wanted.
+        expected: &'static str,
+        /// What is there instead, with its line.
+        reason: String,
+    },
+    /// A [`pearl::Plan`](crate::pearl::Plan) is faulty. All faults are listed.
+    #[error("the plan has {} fault{}:{}", problems.len(), if problems.len() == 1 { "" } else { "s" }, lines(problems))]
+    Plan {
+        /// Everything that is wrong, in the order of the text.
+        problems: Vec<crate::pearl::PlanProblem>,
+    },
+    /// A model's answers are no minutes.
+    #[error("{attempts} answers are no minutes in JSON, the last because: {reason}")]
+    NoMinutes {
+        /// How often the model answered.
+        attempts: usize,
+        /// What is wrong with its last answer.
+        reason: String,
+    },
+    /// A [`minutes::Transcript`](crate::minutes::Transcript) is unusable.
+    #[error("the transcript is unusable: {reason}")]
+    Transcript {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A model gave no answer that could be used, however often it was asked.
+    #[error("{} attempts gave no {wanted}: {}; the last answer: {}", reasons.len(), reasons.join("; "), tail(text))]
+    Answer {
+        /// What was wanted.
+        wanted: String,
+        /// What was wrong, attempt by attempt.
+        reasons: Vec<String>,
+        /// The last answer.
+        text: String,
+    },
+    /// A check refused an answer. The message is shown to the model.
+    #[error("{reason}")]
+    Refused {
+        /// Why, in the check's words.
+        reason: String,
+    },
+    /// A model's answer is not what was asked for. The message can be shown to the model.
+    #[error("expected {expected}, found {found}{}", at(place.as_deref()))]
+    Parse {
+        /// What should have been there.
+        expected: String,
+        /// What is there instead.
+        found: String,
+        /// Where: the path of a field, a row and column; none for the whole text.
+        place: Option<String>,
+    },
 }
 
 /// A result whose error is [`Error`].
@@ -149,8 +386,12 @@ impl fmt::Display for VariableProblem {
     }
 }
 
-fn lines(problems: &[VariableProblem]) -> String {
+fn lines(problems: &[impl fmt::Display]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+fn at(place: Option<&str>) -> String {
+    place.map(|place| format!(" at {place}")).unwrap_or_default()
 }
 
 fn quoted(names: &[String]) -> String {
@@ -158,4 +399,15 @@ fn quoted(names: &[String]) -> String {
         return "none".to_owned();
     }
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The last 200 characters of a reply, on one line.
+fn tail(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let length = words.chars().count();
+    if length == 0 {
+        return "(it is empty)".to_owned();
+    }
+    let cut = if length > 200 { ".. " } else { "" };
+    format!("{cut}{}", words.chars().skip(length.saturating_sub(200)).collect::<String>())
 }

@@ -40,7 +40,13 @@
 //!   [`LanguageModel`](llmkit_core::LanguageModel) takes.
 //! - [`builtin`]: the prompts that come with the crate, each a file to read and replace.
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
+//! - [`agent`]: a model that works on a task with tools, within limits and under approval.
+//! - [`parse`]: reading what a model wrote: JSON with its slips, lists, tables, dates, code.
+//! - [`typed`]: answers as values of a type, asked for again until they are.
 //! - [`testing`]: models with known answers.
+//! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
+//! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
+//! - [`memory`]: what of a long conversation a model is shown.
 //! - [`Error`] and [`VariableProblem`]: what can be wrong, and where.
 //!
 //! # Features
@@ -53,17 +59,30 @@
 //! Without them the crate needs only `llmkit-core`'s traits: no burn, no model, no network.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod agent;
 pub mod builtin;
+pub mod reasoning;
+pub mod chunks;
+pub mod few_shot;
+pub mod memory;
+pub mod minutes;
+pub mod pearl;
+pub mod summary;
+pub mod parse;
 pub mod testing;
+pub mod typed;
 
 #[cfg(feature = "remote")]
 pub mod remote;
 
 mod chat;
+mod embeddings;
 mod error;
 mod file;
+mod long;
 mod mentions;
 mod run;
+mod schema;
 mod template;
 mod variables;
 

@@ -7,7 +7,9 @@ mod python;
 mod source;
 #[cfg(feature = "models")]
 mod template;
+mod tool_calls;
 
 pub use message::{Message, Role, ToolCall};
 #[cfg(feature = "models")]
 pub use template::{ChatTemplate, MarkedText, RenderOptions};
+pub use tool_calls::{AnswerPart, AnswerReader, ToolCallFormat};

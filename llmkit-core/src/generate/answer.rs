@@ -1,4 +1,4 @@
-use super::{Event, Generated, GenerationConfig, Logprobs, Sampler, StopScanner, TextDecoder};
+use super::{Constraint, Event, Generated, GenerationConfig, Logprobs, Sampler, StopScanner, TextDecoder};
 use crate::{FinishReason, Result};
 
 /// One answer on its way: what is chosen from the logits of its sequence, its text, and whether it is over. Who feeds the model is
@@ -42,10 +42,18 @@ impl<D: TextDecoder> Answer<D> {
     }
 
     /// Chooses the next token. `full`: the context has no room to feed it, so it is the last.
-    pub(super) fn choose(&mut self, logits: &mut [f32], full: bool) -> Result<Event> {
+    pub(super) fn choose(
+        &mut self,
+        logits: &mut [f32],
+        full: bool,
+        mut constraint: Option<&mut (dyn Constraint + '_)>,
+    ) -> Result<Event> {
         if self.logprobs.is_some() {
             self.raw.clear();
             self.raw.extend_from_slice(logits);
+        }
+        if let Some(constraint) = &mut constraint {
+            constraint.mask(logits)?;
         }
         let id = self.sampler.choose(logits)?;
         let logprobs = self.logprobs.map(|top| Logprobs::new(&self.raw, id, top));
@@ -53,12 +61,17 @@ impl<D: TextDecoder> Answer<D> {
         self.generated.logprobs.extend(logprobs.clone());
 
         let ended = self.eos_token_ids.contains(&id);
+        let mut complete = ended;
+        if !ended && let Some(constraint) = constraint {
+            constraint.accept(id)?;
+            complete = constraint.is_over();
+        }
         let mut text = String::new();
         if !ended && let Some(piece) = self.decoder.step(id)? {
             text = self.scanner.push(&piece);
         }
         let full = full || self.generated.ids.len() >= self.max_new_tokens;
-        self.over = ended || full || self.scanner.found().is_some();
+        self.over = complete || full || self.scanner.found().is_some();
         if self.over {
             if self.scanner.found().is_none() {
                 if let Some(piece) = self.decoder.finish()? {
@@ -66,7 +79,7 @@ impl<D: TextDecoder> Answer<D> {
                 }
                 text += &self.scanner.finish();
             }
-            let stopped = ended || self.scanner.found().is_some();
+            let stopped = complete || self.scanner.found().is_some();
             self.generated.finish_reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
         }
         self.generated.text += &text;

@@ -80,7 +80,7 @@ pub fn generate_batch<D: TextDecoder>(
         for row in 0..batch.rows.len() {
             let full = batch.next.row_position(row) >= batch.next.max_positions();
             let index = batch.rows[row].answer;
-            let event = answers[index].choose(&mut batch.logits[row], full)?;
+            let event = answers[index].choose(&mut batch.logits[row], full, None)?;
             let flow = on_event(index, event);
             if !answers[index].is_over() && flow.is_continue() {
                 going.push(row);

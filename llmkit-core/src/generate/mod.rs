@@ -82,7 +82,9 @@
 //! - [`StopScanner`]: ending at a text that may span tokens;
 //! - [`generate`], [`Event`], [`Generated`]: the loop; [`Logprobs`]: how likely its tokens were;
 //! - [`generate_batch`]: several prompts, or several answers to one, side by side over a [`NextTokens`];
-//! - [`generate_beams`]: beam search.
+//! - [`generate_beams`]: beam search;
+//! - [`Constraint`], [`generate_constrained`]: answers of a given form; with the feature `constrained`, `Grammar` and `GrammarCompiler` for
+//!   JSON schemas, regular expressions and context-free grammars.
 
 mod answer;
 mod batch;
@@ -90,7 +92,10 @@ mod beams;
 mod candidate;
 mod config;
 mod config_file;
+mod constraint;
 mod decoding;
+#[cfg(feature = "constrained")]
+mod grammar;
 mod logprobs;
 mod next_token;
 mod next_tokens;
@@ -104,13 +109,17 @@ mod warpers;
 pub use batch::{BatchRequest, generate_batch};
 pub use beams::{Beam, BeamSearch, EarlyStopping, generate_beams};
 pub use config::GenerationConfig;
+pub use constraint::Constraint;
 pub use decoding::{Decoding, Sampling};
+#[cfg(feature = "constrained")]
+pub use grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use logprobs::{Logprobs, TokenLogprob};
 pub use next_token::NextToken;
 pub use next_tokens::NextTokens;
 pub use processors::Dry;
 pub use sampler::Sampler;
 pub use stop::StopScanner;
-pub use stream::{Event, Generated, PREFILL_CHUNK, generate};
+pub(crate) use stream::run;
+pub use stream::{Event, Generated, PREFILL_CHUNK, generate, generate_constrained};
 pub use text_decoder::TextDecoder;
 pub use warpers::mirostat::Mirostat;

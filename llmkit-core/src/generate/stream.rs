@@ -1,7 +1,7 @@
 use std::ops::ControlFlow;
 
 use super::answer::Answer;
-use super::{GenerationConfig, Logprobs, NextToken, TextDecoder};
+use super::{Constraint, GenerationConfig, Logprobs, NextToken, TextDecoder};
 use crate::{Error, FinishReason, Result, Usage};
 
 /// The most tokens of a prompt that are fed at once: bounds the memory of a long prompt, and how long a cancellation waits.
@@ -79,6 +79,37 @@ pub fn generate(
     config: &GenerationConfig,
     on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Generated> {
+    run(next, decoder, prompt, config, None, on_event)
+}
+
+/// [`generate`], with every token allowed by `constraint`. The answer ends where the constraint says that it is complete, or with an end token
+/// where it lets one come; [`FinishReason::Length`] leaves it incomplete.
+///
+/// A setting that bars all tokens that the constraint allows (bad words, suppressed tokens, an end that `min_new_tokens` delays) makes an
+/// error.
+///
+/// # Errors
+/// As from [`generate`], and whatever the constraint reports.
+pub fn generate_constrained(
+    next: &mut dyn NextToken,
+    decoder: &mut dyn TextDecoder,
+    prompt: &[u32],
+    config: &GenerationConfig,
+    constraint: &mut dyn Constraint,
+    on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
+) -> Result<Generated> {
+    run(next, decoder, prompt, config, Some(constraint), on_event)
+}
+
+/// [`generate_constrained`] where there is a constraint, else [`generate`].
+pub(crate) fn run(
+    next: &mut dyn NextToken,
+    decoder: &mut dyn TextDecoder,
+    prompt: &[u32],
+    config: &GenerationConfig,
+    mut constraint: Option<&mut dyn Constraint>,
+    on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
+) -> Result<Generated> {
     let mut answer = Answer::new(config, prompt, config.seed, decoder)?;
     refuse_several(config)?;
     check_prompt(prompt, next.position(), next.max_positions())?;
@@ -94,7 +125,8 @@ pub fn generate(
     }
 
     loop {
-        let event = answer.choose(&mut logits, next.position() >= next.max_positions())?;
+        let full = next.position() >= next.max_positions();
+        let event = answer.choose(&mut logits, full, constraint.as_deref_mut())?;
         let flow = on_event(event);
         match answer.last() {
             Some(id) if !answer.is_over() && flow.is_continue() => next.feed(&[*id], &mut logits)?,

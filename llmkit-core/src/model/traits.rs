@@ -15,6 +15,12 @@ pub trait LanguageModel: Send + Sync {
     /// The model's name, for logs and errors.
     fn name(&self) -> &str;
 
+    /// Who runs the model, as OpenTelemetry's attribute `gen_ai.provider.name` has it: `openai`, `deepseek`. The default is `llmkit`, which
+    /// is this process.
+    fn provider(&self) -> &str {
+        "llmkit"
+    }
+
     /// What the model does by itself. The default is nothing beyond text.
     fn capabilities(&self) -> Capabilities {
         Capabilities::default()
@@ -86,6 +92,10 @@ macro_rules! through_pointers {
         impl<$T: LanguageModel + ?Sized> LanguageModel for $pointer {
             fn name(&self) -> &str {
                 (**self).name()
+            }
+
+            fn provider(&self) -> &str {
+                (**self).provider()
             }
 
             fn capabilities(&self) -> Capabilities {

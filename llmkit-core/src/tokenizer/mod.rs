@@ -1,5 +1,7 @@
 //! Text to token ids and back, over the `tokenizers` crate.
 
+#[cfg(feature = "constrained")]
+mod bytes;
 mod encoded;
 mod file;
 mod folder;

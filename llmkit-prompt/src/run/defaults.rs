@@ -17,7 +17,7 @@ use llmkit_core::{Capabilities, ChatRequest, ChatResponse, ChatStream, LanguageM
 /// let brief = WithDefaults::new(&model, defaults);
 /// brief.chat(ChatRequest { max_tokens: Some(8), ..ChatRequest::new(vec![Message::user("Hi")]) }).await?;
 /// assert_eq!((model.requests()[0].max_tokens, model.requests()[0].temperature), (Some(8), Some(0.0)));
-/// # llmkit_core::Result::Ok(())
+/// # Ok::<(), llmkit_core::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
@@ -53,6 +53,10 @@ impl<M: LanguageModel> WithDefaults<M> {
 impl<M: LanguageModel> LanguageModel for WithDefaults<M> {
     fn name(&self) -> &str {
         self.model.name()
+    }
+
+    fn provider(&self) -> &str {
+        self.model.provider()
     }
 
     fn capabilities(&self) -> Capabilities {

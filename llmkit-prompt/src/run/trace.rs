@@ -4,6 +4,8 @@ use std::time::Duration;
 use llmkit_core::{ChatRequest, ChatResponse, Usage};
 use serde::{Deserialize, Serialize};
 
+use crate::agent::ToolRun;
+
 /// A value and how it came about.
 ///
 /// ```
@@ -45,7 +47,7 @@ impl<T> Traced<T> {
 /// let trace = run.finish(answer).trace;
 /// assert!(trace.to_string().contains("What is a tureen?"));
 /// assert_eq!(trace.calls().next().unwrap().step, "ask");
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,6 +69,8 @@ pub enum TraceEvent {
     Call(Call),
     /// A piece within the piece did its work.
     Part(Trace),
+    /// A tool was asked for.
+    Tool(ToolRun),
     /// Something that a reader should know: what was cut, skipped, repaired or decided.
     Note(String),
 }
@@ -94,8 +98,28 @@ impl Trace {
                 match stack.last_mut()?.next() {
                     None => drop(stack.pop()),
                     Some(TraceEvent::Call(call)) => return Some(call),
+                    Some(TraceEvent::Part(part) | TraceEvent::Tool(ToolRun { part: Some(part), .. })) => {
+                        stack.push(part.events.iter());
+                    }
+                    Some(TraceEvent::Tool(_) | TraceEvent::Note(_)) => {}
+                }
+            }
+        })
+    }
+
+    /// All calls of tools, those of the parts among them, in order.
+    pub fn tools(&self) -> impl Iterator<Item = &ToolRun> {
+        let mut stack = vec![self.events.iter()];
+        std::iter::from_fn(move || {
+            loop {
+                match stack.last_mut()?.next() {
+                    None => drop(stack.pop()),
+                    Some(TraceEvent::Tool(run)) => {
+                        stack.extend(run.part.as_ref().map(|part| part.events.iter()));
+                        return Some(run);
+                    }
                     Some(TraceEvent::Part(part)) => stack.push(part.events.iter()),
-                    Some(TraceEvent::Note(_)) => {}
+                    Some(TraceEvent::Call(_) | TraceEvent::Note(_)) => {}
                 }
             }
         })
@@ -121,6 +145,19 @@ impl Trace {
         for event in &self.events {
             match event {
                 TraceEvent::Part(part) => part.write(f, depth + 1)?,
+                TraceEvent::Tool(run) => {
+                    let arguments = run.call.arguments.to_string();
+                    let seconds = run.elapsed.as_secs_f64();
+                    block(f, depth + 1, &format!("tool {} ({seconds:.1} s)", run.call.name), &arguments)?;
+                    if let Some(decision) = &run.decision {
+                        let decision = serde_json::to_string(decision).map_err(|_| fmt::Error)?;
+                        block(f, depth + 2, "decision", &decision)?;
+                    }
+                    if let Some(part) = &run.part {
+                        part.write(f, depth + 2)?;
+                    }
+                    block(f, depth + 2, "->", &run.result.to_string())?;
+                }
                 TraceEvent::Note(note) => block(f, depth + 1, "note", note)?,
                 TraceEvent::Call(call) => {
                     writeln!(f, "{pad}  {}", call.step)?;

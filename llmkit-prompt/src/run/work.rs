@@ -1,8 +1,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use llmkit_core::{ChatRequest, ChatResponse, LanguageModel, Usage};
-use tracing::Instrument;
+use futures_util::StreamExt;
+use llmkit_core::{ChatEvent, ChatRequest, ChatResponse, LanguageModel, Usage};
+use tracing::{Instrument, Span};
 
 use super::{Call, Trace, TraceEvent, Traced, spans};
 use crate::Result;
@@ -27,7 +28,7 @@ use crate::Result;
 /// let traced = run.finish(german.message.content);
 /// assert_eq!(traced.value, "Eine tiefe Schüssel.");
 /// assert_eq!(traced.trace.calls().count(), 2);
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 pub struct Run<'a> {
@@ -35,12 +36,26 @@ pub struct Run<'a> {
     model: &'a dyn LanguageModel,
     started: Instant,
     events: Mutex<Vec<TraceEvent>>,
+    span: Span,
+    content: bool,
 }
 
 impl<'a> Run<'a> {
     /// A piece called `name` that starts its work on `model` now.
     pub fn new(name: impl Into<String>, model: &'a dyn LanguageModel) -> Self {
-        Self { name: name.into(), model, started: Instant::now(), events: Mutex::default() }
+        let name = name.into();
+        let span = spans::piece(&name);
+        let content = spans::content_by_environment();
+        Self { name, model, started: Instant::now(), events: Mutex::default(), span, content }
+    }
+
+    /// Records what is said in the `tracing` spans of calls too, as `gen_ai.input.messages` and `gen_ai.output.messages`. Without, spans
+    /// hold names, settings and counts only, since texts may be private; a [`Trace`] always holds them.
+    ///
+    /// The environment variable `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`, set to `true`, does the same for all pieces.
+    pub fn with_content(mut self) -> Self {
+        self.content = true;
+        self
     }
 
     /// The model.
@@ -50,7 +65,20 @@ impl<'a> Run<'a> {
 
     /// A piece called `name` within this one, on the same model. Its record is its own until it is [included](Self::include).
     pub fn part(&self, name: impl Into<String>) -> Run<'a> {
-        Run::new(name, self.model)
+        self.part_on(name, self.model)
+    }
+
+    /// As [`part`](Self::part), on another model.
+    pub fn part_on<'b>(&self, name: impl Into<String>, model: &'b dyn LanguageModel) -> Run<'b> {
+        let mut part = self.span.in_scope(|| Run::new(name, model));
+        part.content = self.content;
+        part
+    }
+
+    /// The span of this piece: what runs in it (`future.instrument(run.span().clone())`, `run.span().in_scope(..)`) has its own spans below it. Those of
+    /// calls and parts are there anyway.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Takes over what `part` recorded.
@@ -63,10 +91,10 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::Model`](crate::Error::Model) when the model fails; the trace then ends before the call.
     pub async fn chat(&self, step: &str, request: ChatRequest) -> Result<ChatResponse> {
-        let span = spans::chat(self.model.name(), step, &request);
+        let span = spans::chat(&self.span, self.model, step, &request);
         let started = Instant::now();
         let answer = self.model.chat(request.clone()).instrument(span.clone()).await;
-        spans::answered(&span, &answer);
+        self.record(&span, &request, &answer);
         let response = answer?;
         self.push(TraceEvent::Call(Call {
             step: step.to_owned(),
@@ -75,6 +103,71 @@ impl<'a> Run<'a> {
             elapsed: started.elapsed(),
         }));
         Ok(response)
+    }
+
+    /// As [`chat`](Self::chat), with the parts of the answer handed to `tell` as they come.
+    ///
+    /// ```
+    /// use llmkit_core::{ChatEvent, ChatRequest, Message};
+    /// use llmkit_prompt::Run;
+    /// use llmkit_prompt::testing::ScriptedModel;
+    ///
+    /// # pollster::block_on(async {
+    /// let model = ScriptedModel::new(["A deep dish."]);
+    /// let run = Run::new("define", &model);
+    /// let mut text = String::new();
+    /// let request = ChatRequest::new(vec![Message::user("What is a tureen?")]);
+    /// let answer = run.chat_streamed("ask", request, &mut |event| {
+    ///     if let ChatEvent::Text(more) = event {
+    ///         text.push_str(more);
+    ///     }
+    /// });
+    /// assert_eq!(answer.await?.message.content, text);
+    /// # Ok::<(), llmkit_prompt::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`chat`](Self::chat), and [`Error::Model`](crate::Error::Model) if the stream ends without [`ChatEvent::Done`].
+    pub async fn chat_streamed(
+        &self,
+        step: &str,
+        request: ChatRequest,
+        tell: &mut (dyn FnMut(&ChatEvent) + Send),
+    ) -> Result<ChatResponse> {
+        let span = spans::chat(&self.span, self.model, step, &request);
+        let started = Instant::now();
+        let model = self.model;
+        let asked = request.clone();
+        let answer = async move {
+            let mut stream = model.chat_stream(asked).await?;
+            while let Some(event) = stream.next().await {
+                let event = event?;
+                tell(&event);
+                if let ChatEvent::Done(response) = event {
+                    return Ok(response);
+                }
+            }
+            let reason = "the stream ended before the answer was over".to_owned();
+            Err(llmkit_core::Error::Model { model: model.name().to_owned(), reason })
+        };
+        let answer = answer.instrument(span.clone()).await;
+        self.record(&span, &request, &answer);
+        let response = answer?;
+        self.push(TraceEvent::Call(Call {
+            step: step.to_owned(),
+            request,
+            response: response.clone(),
+            elapsed: started.elapsed(),
+        }));
+        Ok(response)
+    }
+
+    fn record(&self, span: &Span, request: &ChatRequest, answer: &llmkit_core::Result<ChatResponse>) {
+        spans::answered(span, self.model.name(), answer);
+        if self.content {
+            spans::said(span, &request.messages, answer.as_ref().ok());
+        }
     }
 
     /// Records something that a reader of the trace should know.

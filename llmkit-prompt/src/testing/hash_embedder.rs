@@ -14,7 +14,7 @@ use unicode_segmentation::UnicodeSegmentation;
 /// let embedder = HashEmbedder::new(64);
 /// let vectors = embedder.embed(&["a deep dish".to_owned(), "A DISH, deep!".to_owned()]).await?;
 /// assert_eq!(vectors[0], vectors[1]);
-/// # llmkit_core::Result::Ok(())
+/// # Ok::<(), llmkit_core::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone)]

@@ -26,7 +26,7 @@ type Answer = dyn Fn(&ChatRequest) -> Result<ChatResponse> + Send + Sync;
 /// let echo = ScriptedModel::from_fn(|request| request.messages[0].content.to_uppercase());
 /// let answer = echo.chat(ChatRequest::new(vec![Message::user("Hello")])).await?;
 /// assert_eq!(answer.message.content, "HELLO");
-/// # llmkit_core::Result::Ok(())
+/// # Ok::<(), llmkit_core::Error>(())
 /// # }).unwrap();
 /// ```
 pub struct ScriptedModel {
