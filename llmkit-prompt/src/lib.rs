@@ -73,6 +73,9 @@ pub mod summary;
 pub mod testing;
 pub mod typed;
 
+#[cfg(feature = "remote")]
+pub mod remote;
+
 mod chat;
 mod embeddings;
 mod error;
