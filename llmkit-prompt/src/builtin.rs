@@ -16,6 +16,7 @@ const FILES: &[(&str, &str)] = &[
     ("agent/retry", include_str!("../prompts/agent/retry.md")),
     ("agent/text", include_str!("../prompts/agent/text.md")),
     ("agent/untrusted", include_str!("../prompts/agent/untrusted.md")),
+    ("agent/value", include_str!("../prompts/agent/value.md")),
     ("reasoning/extract", include_str!("../prompts/reasoning/extract.md")),
     ("reasoning/few_shot_cot", include_str!("../prompts/reasoning/few_shot_cot.md")),
     ("reasoning/few_shot_cot_example", include_str!("../prompts/reasoning/few_shot_cot_example.md")),
@@ -49,6 +50,8 @@ const FILES: &[(&str, &str)] = &[
     ("memory/recap", include_str!("../prompts/memory/recap.md")),
     ("memory/summary", include_str!("../prompts/memory/summary.md")),
     ("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md")),
+    ("typed/again", include_str!("../prompts/typed/again.md")),
+    ("typed/schema", include_str!("../prompts/typed/schema.md")),
 ];
 
 /// The built-in prompt `name`.

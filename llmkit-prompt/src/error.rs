@@ -392,6 +392,22 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A model gave no answer that could be used, however often it was asked.
+    #[error("{} attempts gave no {wanted}: {}; the last answer: {}", reasons.len(), reasons.join("; "), tail(text))]
+    Answer {
+        /// What was wanted.
+        wanted: String,
+        /// What was wrong, attempt by attempt.
+        reasons: Vec<String>,
+        /// The last answer.
+        text: String,
+    },
+    /// A check refused an answer. The message is shown to the model.
+    #[error("{reason}")]
+    Refused {
+        /// Why, in the check's words.
+        reason: String,
+    },
     /// A model's answer is not what was asked for. The message can be shown to the model.
     #[error("expected {expected}, found {found}{}", at(place.as_deref()))]
     Parse {

@@ -38,6 +38,7 @@
 //! - [`PromptTemplate`]: one text with holes, in [minijinja](https://docs.rs/minijinja)'s dialect of Jinja; [`Partials`]: texts that it includes.
 //! - [`ChatPrompt`]: a conversation of such texts, rendered to [`Message`]s that any
 //!   [`LanguageModel`](llmkit_core::LanguageModel) takes.
+//! - [`pearl`], [`summary`], [`minutes`]: long documents: questions by plan, summaries, the minutes of a meeting; [`chunks`] cuts them.
 //! - [`Prompts`]: the prompts of a folder of files, in several versions, read again when they change.
 //! - [`TypedPrompt`]: a prompt whose variables are the fields of a struct.
 //! - [`Rendered`]: a text that knows where each of its parts comes from, and what they cost in tokens.
@@ -46,6 +47,7 @@
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
 //! - [`agent`]: a model that works on a task with tools, within limits and under approval.
 //! - [`parse`]: reading what a model wrote: JSON with its slips, lists, tables, dates, code.
+//! - [`typed`]: answers as values of a type, asked for again until they are.
 //! - [`testing`]: models with known answers.
 //! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
 //! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
@@ -64,21 +66,25 @@
 
 pub mod agent;
 pub mod builtin;
-pub mod reasoning;
 pub mod chunks;
 pub mod few_shot;
 pub mod memory;
 pub mod minutes;
-pub mod pearl;
-pub mod summary;
 pub mod parse;
+pub mod pearl;
+pub mod reasoning;
+#[cfg(feature = "remote")]
+pub mod remote;
+pub mod summary;
 pub mod testing;
+pub mod typed;
 
 mod embeddings;
 mod error;
 mod long;
 mod registry;
 mod run;
+mod schema;
 mod template;
 
 /// Compiles the README's program.

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Agent, Tool, ToolError, ToolOutput, ToolPolicy, schema};
+use super::{Agent, Tool, ToolError, ToolOutput, ToolPolicy};
+use crate::schema;
 use crate::{Error, Result};
 
 /// An agent that is a tool of another; made by [`Agent::as_tool`].
@@ -34,7 +35,7 @@ use crate::{Error, Result};
 /// assert_eq!(run.value.answer(), Some("Three bowls cost 42 euros."));
 /// // The calls of both.
 /// assert_eq!(run.trace.calls().count(), 4);
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Clone)]

@@ -1,10 +1,12 @@
+//! JSON schemas of types, as models should read them.
+
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 /// The JSON schema of `T` as a model should read it: doc comments as descriptions, no references where none are needed, nothing that only a
 /// validator wants, and no properties beyond those named.
-pub(super) fn of_type<T: JsonSchema>() -> Value {
+pub(crate) fn of_type<T: JsonSchema>() -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
     settings.meta_schema = None;
@@ -69,7 +71,7 @@ fn has_closed_properties(object: &Map<String, Value>) -> bool {
 }
 
 /// The top-level names that a closed schema allows; none if it allows others.
-pub(super) fn closed_names(schema: &Value) -> Option<Vec<&str>> {
+pub(crate) fn closed_names(schema: &Value) -> Option<Vec<&str>> {
     if schema.get("additionalProperties") != Some(&Value::Bool(false)) {
         return None;
     }
