@@ -13,10 +13,46 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(10);
 
 const TOKENS: [&str; 40] = [
-    "{{", "}}", "{%", "%}", "{#", "#}", "{% for x in xs %}", "{% endfor %}", "{% if x %}", "{% else %}", "{% endif %}", "{% set a = [a, a] %}",
-    "{% set ns = namespace(v=[]) %}", "{% set ns.v = [ns.v] %}", "{% macro m(x) %}", "{% endmacro %}", "{{ m(m) }}", "{% call m() %}", "{% endcall %}",
-    "{% include 'p' %}", "{% include", "'", "\"", "\\", "(", ")", "[", "]", "{", "}", "| join", "* 99999999", "~ x", "| indent(9999)", "range(99999)",
-    "{% raw %}", "{% endraw %}", "é🦀\u{202e}", "-", "\r\n",
+    "{{",
+    "}}",
+    "{%",
+    "%}",
+    "{#",
+    "#}",
+    "{% for x in xs %}",
+    "{% endfor %}",
+    "{% if x %}",
+    "{% else %}",
+    "{% endif %}",
+    "{% set a = [a, a] %}",
+    "{% set ns = namespace(v=[]) %}",
+    "{% set ns.v = [ns.v] %}",
+    "{% macro m(x) %}",
+    "{% endmacro %}",
+    "{{ m(m) }}",
+    "{% call m() %}",
+    "{% endcall %}",
+    "{% include 'p' %}",
+    "{% include",
+    "'",
+    "\"",
+    "\\",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    "| join",
+    "* 99999999",
+    "~ x",
+    "| indent(9999)",
+    "range(99999)",
+    "{% raw %}",
+    "{% endraw %}",
+    "é🦀\u{202e}",
+    "-",
+    "\r\n",
 ];
 
 fn mutate(text: &str, rng: &mut ChaCha8Rng) -> String {
@@ -64,7 +100,10 @@ fn ten_thousand_mutated_templates_neither_panic_nor_hang() {
     let mut seeds: Vec<String> = fixture.cases.into_iter().map(|case| case.template).collect();
     let builtin: Vec<&str> = builtin::names().filter_map(builtin::source).collect();
     seeds.extend(builtin.iter().map(|text| (*text).to_owned()));
-    let partials = Partials::from([("p", "{{ x }}{% include 'q' ignore missing %}"), ("q", "{% for x in xs %}{{ x }}{% endfor %}")]);
+    let partials = Partials::from([
+        ("p", "{{ x }}{% include 'q' ignore missing %}"),
+        ("q", "{% for x in xs %}{{ x }}{% endfor %}"),
+    ]);
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let (mut built, mut rendered, mut slowest) = (0, 0, (Duration::ZERO, String::new()));
     for _ in 0..10_000 {
@@ -98,7 +137,8 @@ fn ten_thousand_mutated_templates_neither_panic_nor_hang() {
             if let Ok(explained) = template.explain(&values) {
                 rendered += 1;
                 assert_eq!(explained.text(), plain.unwrap(), "{source:?}");
-                let joined: String = explained.parts().iter().map(|part| &explained.text()[part.range.clone()]).collect();
+                let joined: String =
+                    explained.parts().iter().map(|part| &explained.text()[part.range.clone()]).collect();
                 assert_eq!(joined, explained.text(), "{source:?}");
             }
             // An error is as good as a text; what counts is that it comes.
@@ -144,9 +184,26 @@ fn values_nested_by_a_template_do_not_overflow_the_stack() {
         let _ = template.render(json!({ "n": 1 }));
         assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
     }
-    for deep in ["(", "[", "{{", "{% if n %}", "{% for a in n %}", "not ", "-", "n.", "n|e(", "{a:", "n+", "n|e|", "n if ", "n.a.", "n~"] {
+    for deep in [
+        "(",
+        "[",
+        "{{",
+        "{% if n %}",
+        "{% for a in n %}",
+        "not ",
+        "-",
+        "n.",
+        "n|e(",
+        "{a:",
+        "n+",
+        "n|e|",
+        "n if ",
+        "n.a.",
+        "n~",
+    ] {
         for length in [100, 1_000, 20_000] {
-            let chain = format!("{{{{ n{} }}}}", format!(" {}n", deep.trim_start_matches('n')).repeat(length));
+            let chain =
+                format!("{{{{ n{} }}}}", format!(" {}n", deep.trim_start_matches('n')).repeat(length));
             let elif = format!("{{% if n %}}{}{{% endif %}}", "{% elif n %}".repeat(length));
             for source in [format!("{{{{ {}n }}}}", deep.repeat(length)), deep.repeat(length), chain, elif] {
                 let start = Instant::now();

@@ -55,7 +55,11 @@ const DIFFERENCES: [(&str, Option<&str>); 8] = [
     ("{{ missing }}", Some("None")),
 ];
 
-fn rendered_here(fixture: &Templates, partials: &Partials, case: &TemplateCase) -> Result<String, llmkit_prompt::Error> {
+fn rendered_here(
+    fixture: &Templates,
+    partials: &Partials,
+    case: &TemplateCase,
+) -> Result<String, llmkit_prompt::Error> {
     // Jinja2 does not count what includes use, and counts what every branch of an `if` sets: take the names from the complaint.
     let build = |variables: &[String]| {
         PromptTemplate::new_with(partials, "t", case.template.as_str(), variables.iter().cloned())
@@ -65,8 +69,12 @@ fn rendered_here(fixture: &Templates, partials: &Partials, case: &TemplateCase) 
             let mut variables = case.variables.clone();
             for problem in problems {
                 match problem {
-                    VariableProblem::Undeclared { name, .. } if case.template.contains("include") => variables.push(name.clone()),
-                    VariableProblem::Unused { name } if case.template.contains("{% else %}{% set") => variables.retain(|known| known != name),
+                    VariableProblem::Undeclared { name, .. } if case.template.contains("include") => {
+                        variables.push(name.clone())
+                    }
+                    VariableProblem::Unused { name } if case.template.contains("{% else %}{% set") => {
+                        variables.retain(|known| known != name)
+                    }
                     _ => {}
                 }
             }
@@ -93,7 +101,12 @@ fn hundreds_of_templates_render_as_in_jinja2() {
         let expected = match known {
             Some((_, expected)) => {
                 differences += 1;
-                assert_ne!(expected.map(str::to_owned), case.expected, "{}: is no difference any more", case.template);
+                assert_ne!(
+                    expected.map(str::to_owned),
+                    case.expected,
+                    "{}: is no difference any more",
+                    case.template
+                );
                 expected.map(str::to_owned)
             }
             None => case.expected.clone(),

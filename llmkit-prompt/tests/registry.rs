@@ -27,7 +27,10 @@ fn versions_stand_side_by_side_and_the_newest_is_meant() {
     write(folder.path(), ".hidden.md", "no prompt");
     let prompts = Prompts::load(folder.path()).unwrap();
     assert_eq!(said(&prompts, "a/answer"), "ten");
-    assert_eq!(prompts.get_version("a/answer", "1.9.0").unwrap().render(json!({})).unwrap()[0].content, "nine");
+    assert_eq!(
+        prompts.get_version("a/answer", "1.9.0").unwrap().render(json!({})).unwrap()[0].content,
+        "nine"
+    );
     let own: Vec<_> = prompts.iter().filter(|file| file.name().starts_with("a/")).collect();
     let versions: Vec<_> = own.iter().map(|file| file.version()).collect();
     assert_eq!(versions, [None, Some("1.9.0"), Some("1.10.0")]);
@@ -82,7 +85,10 @@ fn a_folder_takes_the_place_of_built_in_prompts() {
     let name = "reasoning/zero_shot_cot_reason";
     let path = builtin::write(name, folder.path()).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), builtin::source(name).unwrap());
-    assert!(matches!(builtin::write(name, folder.path()).unwrap_err(), Error::Io { .. }), "nothing is overwritten");
+    assert!(
+        matches!(builtin::write(name, folder.path()).unwrap_err(), Error::Io { .. }),
+        "nothing is overwritten"
+    );
     let prompts = Prompts::load(folder.path()).unwrap();
     assert_eq!(prompts.get(name).unwrap().content_hash(), builtin::prompt(name).content_hash());
 
@@ -91,7 +97,12 @@ fn a_folder_takes_the_place_of_built_in_prompts() {
     assert_eq!((reload.changed.len(), reload.failed.len()), (1, 0), "{reload:?}");
     assert_eq!(prompts.get(name).unwrap().turns().next().unwrap().1, "Mine: {{ question }}");
     assert_eq!(prompts.names(), Prompts::built_in().names());
-    assert!(builtin::write("reasoning/zero_shot_cto", folder.path()).unwrap_err().to_string().contains("did you mean"));
+    assert!(
+        builtin::write("reasoning/zero_shot_cto", folder.path())
+            .unwrap_err()
+            .to_string()
+            .contains("did you mean")
+    );
 }
 
 #[test]
@@ -112,13 +123,22 @@ fn a_reload_says_what_changed_and_keeps_what_was_good() {
     write(folder.path(), "parts/p.jinja", "new {{ x }}");
     fs::remove_file(folder.path().join("gone.md")).unwrap();
     let reload = prompts.reload().unwrap();
-    let shown = |paths: &[std::path::PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+    let shown = |paths: &[std::path::PathBuf]| {
+        paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+    };
     assert_eq!(shown(&reload.added), ["new.md"]);
     assert_eq!(shown(&reload.changed), ["uses.md"]);
     assert_eq!(shown(&reload.removed), ["gone.md"]);
     assert_eq!(reload.failed.len(), 1);
-    assert!(reload.failed[0].to_string().starts_with("broken.md:3: the template does not parse"), "{}", reload.failed[0]);
-    assert_eq!((said(&other, "broken"), said(&other, "uses"), said(&other, "new")), ("good".into(), "new X".into(), "new".into()));
+    assert!(
+        reload.failed[0].to_string().starts_with("broken.md:3: the template does not parse"),
+        "{}",
+        reload.failed[0]
+    );
+    assert_eq!(
+        (said(&other, "broken"), said(&other, "uses"), said(&other, "new")),
+        ("good".into(), "new X".into(), "new".into())
+    );
     assert!(other.get("gone").is_err());
     assert_eq!(held.render(json!({ "x": "X" })).unwrap()[0].content, "old X", "what is held stays as it was");
 

@@ -60,7 +60,8 @@ impl ChatPrompt {
         let name = name.into();
         let (roles, sources): (Vec<Role>, Vec<String>) =
             turns.into_iter().map(|(role, source)| (role, source.into())).unzip();
-        let roots = sources.into_iter().enumerate().map(|(index, source)| (format!("{name}[{index}]"), source));
+        let roots =
+            sources.into_iter().enumerate().map(|(index, source)| (format!("{name}[{index}]"), source));
         let roots: Vec<_> = roots.collect();
         let variables = variables.into_iter().map(Into::into).collect();
         let checked = Checked::new(partials, name, roots, variables)?;
@@ -145,7 +146,9 @@ impl ChatPrompt {
         }
         let values = self.checked.values(values)?;
         let turns = self.roles.iter().enumerate();
-        turns.map(|(index, role)| Ok(Message::new(*role, self.checked.render(index, values.clone())?))).collect()
+        turns
+            .map(|(index, role)| Ok(Message::new(*role, self.checked.render(index, values.clone())?)))
+            .collect()
     }
 
     /// [`render`](Self::render), with where each part of the messages comes from, and how many tokens they take.

@@ -41,7 +41,10 @@ pub(crate) struct Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("roots", &self.roots).field("partials", &self.partials).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("roots", &self.roots)
+            .field("partials", &self.partials)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,7 +71,9 @@ impl Engine {
                             template: root.clone(),
                             line: 1,
                             statement: "include".to_owned(),
-                            reason: format!("a partial has the prompt's own name `{name}`: give one of them another"),
+                            reason: format!(
+                                "a partial has the prompt's own name `{name}`: give one of them another"
+                            ),
                         });
                     }
                     None => add(&mut environment, name, partial)?,
@@ -79,7 +84,13 @@ impl Engine {
         }
         let globals = globals(&environment);
         let analysis = analyse(&roots, &partials.0, &globals, None)?;
-        Ok(Self { environment: Arc::new(environment), roots, partials: valid, analysis: Arc::new(analysis), escape })
+        Ok(Self {
+            environment: Arc::new(environment),
+            roots,
+            partials: valid,
+            analysis: Arc::new(analysis),
+            escape,
+        })
     }
 
     pub(crate) fn roots(&self) -> &[(String, Arc<str>)] {
@@ -136,7 +147,8 @@ impl Engine {
     ) -> Result<T> {
         let name = &self.roots[root].0;
         let template = self.environment.get_template(name).expect("the constructor added the roots");
-        let result = if self.analysis.nests { on_deep_stack(name, || work(template))? } else { work(template) };
+        let result =
+            if self.analysis.nests { on_deep_stack(name, || work(template))? } else { work(template) };
         result.map_err(|error| failed(name, error))
     }
 }
@@ -177,7 +189,8 @@ fn is_long(source: &str) -> bool {
 
 /// The names of other templates that a text mentions.
 fn referenced(source: &str) -> Vec<&str> {
-    let statements = tags(source).into_iter().filter(|tag| matches!(tag.statement, Some("include" | "import" | "from")));
+    let statements =
+        tags(source).into_iter().filter(|tag| matches!(tag.statement, Some("include" | "import" | "from")));
     statements.flat_map(|tag| tag.tokens).filter_map(|token| Token::plain_text(&token)).collect()
 }
 
@@ -237,8 +250,11 @@ fn environment(escape: Escape) -> Environment<'static> {
 fn on_deep_stack<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
     let failed = |reason: String| Error::Stack { template: name.to_owned(), reason };
     thread::scope(|scope| {
-        let thread = thread::Builder::new().name("prompt".to_owned()).stack_size(STACK).spawn_scoped(scope, work);
+        let thread =
+            thread::Builder::new().name("prompt".to_owned()).stack_size(STACK).spawn_scoped(scope, work);
         let thread = thread.map_err(|error| failed(error.to_string()))?;
-        thread.join().map_err(|_| failed("the template engine panicked; please report the template".to_owned()))
+        thread
+            .join()
+            .map_err(|_| failed("the template engine panicked; please report the template".to_owned()))
     })
 }
