@@ -40,6 +40,18 @@ pub enum Error {
         /// The greatest length in bytes.
         allowed: usize,
     },
+    /// A tag of a template is longer than any that people write.
+    #[error("{template}:{line}: the tag has {found} words and signs, {allowed} are allowed: put data into variables")]
+    LongTag {
+        /// The template's name.
+        template: String,
+        /// The line of the tag, from 1.
+        line: usize,
+        /// How many words and signs the tag has.
+        found: usize,
+        /// How many it may have.
+        allowed: usize,
+    },
     /// The template and its declared variables disagree. All disagreements are listed.
     #[error("the variables of `{prompt}` and their declaration disagree:{}", lines(problems))]
     Variables {

@@ -208,7 +208,7 @@ fn values_nested_by_a_template_do_not_overflow_the_stack() {
             for source in [format!("{{{{ {}n }}}}", deep.repeat(length)), deep.repeat(length), chain, elif] {
                 let start = Instant::now();
                 let _ = PromptTemplate::new("t", source.as_str(), ["n"]);
-                eprintln!("{:?} {:.30} {length}", start.elapsed(), source);
+                assert!(start.elapsed() < LIMIT, "{:?}: {source:.40} {length}", start.elapsed());
             }
         }
     }

@@ -289,7 +289,7 @@ fn in_file(mut error: Error, file: &str, name: &str, starts: &[usize]) -> Error 
         }
     };
     match &mut error {
-        Error::Syntax { template, line, .. } | Error::Reference { template, line, .. } => {
+        Error::Syntax { template, line, .. } | Error::Reference { template, line, .. } | Error::LongTag { template, line, .. } => {
             place(template, line)
         }
         Error::Variables { problems, .. } => {

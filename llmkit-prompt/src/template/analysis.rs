@@ -73,7 +73,7 @@ pub(crate) fn analyse(
     let mut sets = 0;
     for (name, text) in roots {
         let mut walk = Walk::new(partials, globals, schema);
-        walk.to_the_end(name, text)?;
+        walk.until_stable(name, text)?;
         walk.into_analysis(&mut analysis, &mut sets);
     }
     // A list in a list in a list takes one statement a level.
@@ -181,7 +181,7 @@ impl<'a, 's> Walk<'a, 's> {
     }
 
     /// Walks until nothing new is assigned.
-    fn to_the_end(&mut self, name: &'a str, text: &'a str) -> Result<()> {
+    fn until_stable(&mut self, name: &'a str, text: &'a str) -> Result<()> {
         for _ in 0..ROUNDS {
             self.has_grown = false;
             self.visited = 0;

@@ -12,7 +12,7 @@ use minijinja::{AutoEscape, Environment, ErrorKind, OutputSpan, UndefinedBehavio
 
 use super::analysis::{Analysis, analyse};
 use super::shape::Schema;
-use super::syntax::{Token, tags};
+use super::syntax::{Lines, Token, tags};
 use super::{Escape, Partials, filters};
 use crate::{Error, Result};
 
@@ -23,6 +23,8 @@ pub const FUEL: u64 = 1_000_000;
 /// The longest template, in bytes: 256 KiB. Longer ones are data that belong into a variable.
 pub const LONGEST_TEMPLATE: usize = 256 * 1024;
 
+/// The most words and signs in one tag: the engine takes time with their square. Long lists belong into a variable.
+const LONGEST_TAG: usize = 500;
 /// The name of this crate's own escaping to the engine.
 const ESCAPING: &str = "prompt";
 /// The stack for templates that can nest lists in lists, one level a step: dropping such a value recurses. It is address space; memory is
@@ -181,12 +183,6 @@ pub(crate) fn normalised(source: String) -> String {
     if source.contains('\r') { source.replace("\r\n", "\n").replace('\r', "\n") } else { source }
 }
 
-/// Whether the engine may recurse deeply to compile a text: it does so once a `not`, an operator, a filter or an `elif` in a row.
-fn is_long(source: &str) -> bool {
-    let tags = tags(source);
-    tags.len() > 200 || tags.iter().any(|tag| tag.tokens.len() > 200)
-}
-
 /// The names of other templates that a text mentions.
 fn referenced(source: &str) -> Vec<&str> {
     let statements =
@@ -202,8 +198,19 @@ fn add(environment: &mut Environment<'static>, name: &str, source: &str) -> Resu
             allowed: LONGEST_TEMPLATE,
         });
     }
+    let tags = tags(source);
+    if let Some(tag) = tags.iter().find(|tag| tag.tokens.len() > LONGEST_TAG) {
+        return Err(Error::LongTag {
+            template: name.to_owned(),
+            line: Lines::new(source).of(tag.body.start),
+            found: tag.tokens.len(),
+            allowed: LONGEST_TAG,
+        });
+    }
+    // The engine recurses once a `not`, an operator, a filter or an `elif` in a row.
+    let is_long = tags.len() > 200 || tags.iter().any(|tag| tag.tokens.len() > 200);
     let mut compile = || environment.add_template_owned(name.to_owned(), source.to_owned());
-    let compiled = if is_long(source) { on_deep_stack(name, compile)? } else { compile() };
+    let compiled = if is_long { on_deep_stack(name, compile)? } else { compile() };
     compiled.map_err(|source| Error::Syntax {
         template: name.to_owned(),
         line: source.line().unwrap_or(1),
