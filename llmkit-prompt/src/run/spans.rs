@@ -187,6 +187,12 @@ pub(crate) fn failed(span: &Span, kind: &str) {
     span.record("error.type", kind);
 }
 
+/// Does the work within a span, which is marked as failed if it fails.
+pub(crate) fn within<T>(span: Span, work: impl FnOnce() -> crate::Result<T>) -> crate::Result<T> {
+    let result = span.in_scope(work);
+    ended(&span, result)
+}
+
 /// Marks the work as failed where it has failed.
 pub(crate) fn ended<T>(span: &Span, result: crate::Result<T>) -> crate::Result<T> {
     if let Err(error) = &result {

@@ -5,6 +5,7 @@ use super::rendered::{Rendered, RenderedChat};
 use super::typed::TypedPrompt;
 use super::untrusted::UNTRUSTED_NOTE;
 use super::{Escape, Partials};
+use crate::run::spans;
 use crate::{Message, Result, Role};
 
 /// A conversation with holes: a list of turns, each a [`Role`] and a template, over one set of declared variables.
@@ -143,9 +144,13 @@ impl ChatPrompt {
         if !self.checked.untrusted.is_empty() {
             return Ok(self.explain(values)?.into_messages());
         }
-        let values = self.checked.values(values)?;
-        let turns = self.roles.iter().enumerate();
-        turns.map(|(index, role)| Ok(Message::new(*role, self.checked.render(index, values.clone())?))).collect()
+        spans::within(spans::render(self.name()), || {
+            let values = self.checked.values(values)?;
+            let message = |(index, role): (usize, &Role)| {
+                Ok(Message::new(*role, self.checked.render(index, values.clone())?))
+            };
+            self.roles.iter().enumerate().map(message).collect()
+        })
     }
 
     /// [`render`](Self::render), with where each part of the messages comes from, and how many tokens they take.
@@ -153,11 +158,11 @@ impl ChatPrompt {
     /// # Errors
     /// As `render`.
     pub fn explain(&self, values: impl Serialize) -> Result<RenderedChat> {
-        let values = self.checked.values(values)?;
-        let turns = self.roles.iter().enumerate();
-        let mut turns = turns
-            .map(|(index, role)| Ok((*role, self.checked.explain(index, values.clone())?)))
-            .collect::<Result<Vec<(Role, Rendered)>>>()?;
+        let mut turns = spans::within(spans::render(self.name()), || {
+            let values = self.checked.values(values)?;
+            let turn = |(index, role): (usize, &Role)| Ok((*role, self.checked.explain(index, values.clone())?));
+            self.roles.iter().enumerate().map(turn).collect::<Result<Vec<(Role, Rendered)>>>()
+        })?;
         if !self.checked.untrusted.is_empty() && !self.note.is_empty() {
             let system = turns.iter().position(|(role, _)| *role == Role::System);
             if let Some((_, turn)) = turns.get_mut(system.unwrap_or(0)) {
