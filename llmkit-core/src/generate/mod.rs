@@ -113,6 +113,8 @@ pub use constraint::Constraint;
 pub use decoding::{Decoding, Sampling};
 #[cfg(feature = "constrained")]
 pub use grammar::{Grammar, GrammarCompiler, GrammarConstraint};
+#[cfg(feature = "constrained")]
+pub(crate) use grammar::prepare_schema;
 pub use logprobs::{Logprobs, TokenLogprob};
 pub use next_token::NextToken;
 pub use next_tokens::NextTokens;
