@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use crate::generate::{Grammar, prepare_schema};
-use crate::{ChatRequest, Error, ResponseFormat, Result, Tokenizer, ToolCallFormat, ToolChoice, ToolDefinition};
+use crate::{
+    ChatRequest, Error, ResponseFormat, Result, Tokenizer, ToolCallFormat, ToolChoice, ToolDefinition,
+};
 
 /// The grammar of an answer that must be JSON or must call tools.
 pub(super) fn grammar(
@@ -16,7 +18,8 @@ pub(super) fn grammar(
         ResponseFormat::Json => Some(Grammar::json_object()),
         ResponseFormat::JsonSchema { schema, .. } => Some(Grammar::json_schema(schema.clone())),
     };
-    let (format, tools, several): (_, Vec<&ToolDefinition>, _) = match (&request.tool_choice, calls, &answer) {
+    let (format, tools, several): (_, Vec<&ToolDefinition>, _) = match (&request.tool_choice, calls, &answer)
+    {
         (ToolChoice::Tool(name), Some(format), _) => {
             (format, request.tools.iter().filter(|tool| tool.name == *name).take(1).collect(), false)
         }
@@ -50,7 +53,8 @@ fn calls_grammar(
         Some(id) if tokenizer.is_special(id) => format!("<[{id}]>"),
         _ => literal(mark),
     };
-    let named = |before: &str, name: &str, after: &str| literal(&format!("{before}{}{after}", Value::from(name)));
+    let named =
+        |before: &str, name: &str, after: &str| literal(&format!("{before}{}{after}", Value::from(name)));
     let open = mark(format.opening());
     let mut rules = String::new();
     for (index, tool) in tools.iter().enumerate() {
@@ -68,7 +72,9 @@ fn calls_grammar(
                 let name = named("{\"name\": ", &tool.name, ", \"arguments\": ");
                 format!("{name} {arguments} {}", literal("}"))
             }
-            ToolCallFormat::MistralNamed => format!("{open} {} {} {arguments}", literal(&tool.name), mark("[ARGS]")),
+            ToolCallFormat::MistralNamed => {
+                format!("{open} {} {} {arguments}", literal(&tool.name), mark("[ARGS]"))
+            }
             ToolCallFormat::QwenCoder => {
                 return Err(Error::Generation {
                     setting: "tool_choice",
@@ -96,7 +102,9 @@ fn calls_grammar(
 /// Arguments are an object, whatever their schema says or leaves out.
 fn arguments_schema(parameters: &Value) -> Value {
     match parameters {
-        Value::Object(fields) if fields.contains_key("type") || fields.contains_key("$ref") => parameters.clone(),
+        Value::Object(fields) if fields.contains_key("type") || fields.contains_key("$ref") => {
+            parameters.clone()
+        }
         Value::Object(fields) => {
             let mut fields = fields.clone();
             fields.insert("type".to_owned(), "object".into());

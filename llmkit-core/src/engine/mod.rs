@@ -57,7 +57,10 @@ use self::turn::Grammars;
 use self::worker::{Job, Worker};
 use crate::model::{ChatEvent, ChatStream};
 use crate::models::Pretrained;
-use crate::{Adapter, Capabilities, ChatRequest, ChatResponse, Error, FinishReason, LanguageModel, Message, Result, Usage};
+use crate::{
+    Adapter, Capabilities, ChatRequest, ChatResponse, Error, FinishReason, LanguageModel, Message, Result,
+    Usage,
+};
 
 pub use config::EngineConfig;
 
@@ -95,8 +98,13 @@ impl Engine {
             .with_tools(pretrained.chat_template.tool_calls().is_some())
             .with_json_schema(cfg!(feature = "constrained"))
             .with_context_tokens(pretrained.model.max_positions());
-        let worker =
-            Worker { name: name.clone(), pretrained, adapters: adapters.clone(), stopping: stopping.clone(), grammars: Grammars::default() };
+        let worker = Worker {
+            name: name.clone(),
+            pretrained,
+            adapters: adapters.clone(),
+            stopping: stopping.clone(),
+            grammars: Grammars::default(),
+        };
         let thread = std::thread::Builder::new()
             .name(format!("llmkit engine {name}"))
             .spawn(move || worker.run(incoming))

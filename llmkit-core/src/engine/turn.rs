@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::generate::{Constraint, GenerationConfig};
 use crate::models::Pretrained;
 use crate::{
-    AnswerReader, ChatRequest, DecodeStream, Error, Message, RenderOptions, ResponseFormat, Result, ToolCallFormat, ToolChoice,
+    AnswerReader, ChatRequest, DecodeStream, Error, Message, RenderOptions, ResponseFormat, Result,
+    ToolCallFormat, ToolChoice,
 };
 
 /// The vocabulary that grammars need, prepared when the first answer needs one.
@@ -38,8 +39,9 @@ impl Turn {
         let mut config = generation.for_request(request);
         let format = calls_of(request, pretrained)?;
         let tools = request.tools.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>();
-        let tools = tools
-            .map_err(|error| Error::Template { reason: format!("the tools cannot be written as JSON: {error}") })?;
+        let tools = tools.map_err(|error| Error::Template {
+            reason: format!("the tools cannot be written as JSON: {error}"),
+        })?;
         let options = RenderOptions { add_generation_prompt: true, tools, ..RenderOptions::default() };
         let text = chat_template.render_with(&request.messages, &options)?;
         // The template writes the special tokens itself.
@@ -69,11 +71,7 @@ impl Turn {
         }
         let constraint = grammars.constraint(request, calls, pretrained, &config)?;
         let constraint = constraint.map(|inner| -> Box<dyn Constraint> {
-            if thinks {
-                Box::new(AfterThoughts::new(inner, inside, pretrained, &config))
-            } else {
-                inner
-            }
+            if thinks { Box::new(AfterThoughts::new(inner, inside, pretrained, &config)) } else { inner }
         });
         Ok(Self { prompt, config, decoder, reader, constraint })
     }
@@ -94,14 +92,21 @@ fn calls_of(request: &ChatRequest, pretrained: &Pretrained) -> Result<Option<Too
         && !request.tools.iter().any(|tool| tool.name == *name)
     {
         let names: Vec<&str> = request.tools.iter().map(|tool| tool.name.as_str()).collect();
-        return refuse("tool_choice", "one of the request's tools", format!("`{name}`, where they are {}", names.join(", ")));
+        return refuse(
+            "tool_choice",
+            "one of the request's tools",
+            format!("`{name}`, where they are {}", names.join(", ")),
+        );
     }
     match pretrained.chat_template.tool_calls() {
         Some(format) => Ok(Some(format)),
         None => refuse(
             "tools",
             "none, or a model whose chat template shows tools in a way that is known",
-            format!("{} tools and another template (agents that put tools into the prompt work with any model)", request.tools.len()),
+            format!(
+                "{} tools and another template (agents that put tools into the prompt work with any model)",
+                request.tools.len()
+            ),
         ),
     }
 }
@@ -187,7 +192,12 @@ enum Stage {
 }
 
 impl AfterThoughts {
-    fn new(inner: Box<dyn Constraint>, inside: bool, pretrained: &Pretrained, config: &GenerationConfig) -> Self {
+    fn new(
+        inner: Box<dyn Constraint>,
+        inside: bool,
+        pretrained: &Pretrained,
+        config: &GenerationConfig,
+    ) -> Self {
         Self {
             inner,
             stage: if inside { Stage::Thoughts } else { Stage::Before },

@@ -128,6 +128,10 @@ impl Worker {
             FinishReason::Stop if !message.tool_calls.is_empty() => FinishReason::ToolCalls,
             reason => reason,
         };
-        Ok(ChatResponse { usage: Usage { cached_tokens: known, ..generated.usage() }, finish_reason, message })
+        Ok(ChatResponse {
+            usage: Usage { cached_tokens: known, ..generated.usage() },
+            finish_reason,
+            message,
+        })
     }
 }

@@ -30,7 +30,15 @@ pub struct DecodeStream {
 impl DecodeStream {
     pub(super) fn new(tokenizer: Tokenizer, skip_special_tokens: bool) -> Self {
         let byte_fallback = tokenizer.inner.get_decoder().is_some_and(has_byte_fallback);
-        Self { tokenizer, skip_special_tokens, byte_fallback, shown_tokens: Vec::new(), window: Vec::new(), context: 0, shown: 0 }
+        Self {
+            tokenizer,
+            skip_special_tokens,
+            byte_fallback,
+            shown_tokens: Vec::new(),
+            window: Vec::new(),
+            context: 0,
+            shown: 0,
+        }
     }
 
     /// Shows these special tokens though others are skipped: the marks of tool calls, say.
