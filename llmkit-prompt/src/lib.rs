@@ -61,14 +61,15 @@
 
 pub mod agent;
 pub mod builtin;
-pub mod reasoning;
+pub mod cache;
 pub mod chunks;
 pub mod few_shot;
 pub mod memory;
 pub mod minutes;
-pub mod pearl;
-pub mod summary;
 pub mod parse;
+pub mod pearl;
+pub mod reasoning;
+pub mod summary;
 pub mod testing;
 pub mod typed;
 

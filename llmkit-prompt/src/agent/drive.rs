@@ -120,7 +120,9 @@ impl<'a> Drive<'a> {
             }
         };
         let text = match &outcome {
-            Outcome::Limit(limit) if text.is_none() && self.agent.last_answer => self.last_answer(limit).await?,
+            Outcome::Limit(limit) if text.is_none() && self.agent.last_answer => {
+                self.last_answer(limit).await?
+            }
             _ => text,
         };
         self.run.note(format!("ended: {outcome}"));

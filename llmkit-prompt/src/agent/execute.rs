@@ -163,9 +163,8 @@ impl<'a> Drive<'a> {
 
     /// How often the call was made, this time counted.
     fn times(&mut self, call: &ToolCall) -> usize {
-        let same = |(made, _): &&mut (ToolCall, usize)| {
-            made.name == call.name && made.arguments == call.arguments
-        };
+        let same =
+            |(made, _): &&mut (ToolCall, usize)| made.name == call.name && made.arguments == call.arguments;
         if let Some((_, times)) = self.made.iter_mut().find(same) {
             *times += 1;
             return *times;
@@ -179,8 +178,7 @@ impl<'a> Drive<'a> {
         if !agent.ask.covers(&entry.policy) {
             return Ok(None);
         }
-        let question =
-            Question { call, policy: &entry.policy, step: self.step, messages: &self.messages };
+        let question = Question { call, policy: &entry.policy, step: self.step, messages: &self.messages };
         match self.watch.untimed(agent.approval.decide(&question)).await {
             Ok(decision) => Ok(Some(decision)),
             Err(interrupt) => Err(self.interrupted(interrupt)),
@@ -203,7 +201,8 @@ impl<'a> Drive<'a> {
 
     /// The output between marks that it can't contain, since they depend on all of it.
     fn marked(&self, call: &ToolCall, output: &str) -> Result<String> {
-        let hash = Sha256::new().chain_update(call.name.as_bytes()).chain_update(output.as_bytes()).finalize();
+        let hash =
+            Sha256::new().chain_update(call.name.as_bytes()).chain_update(output.as_bytes()).finalize();
         let mark: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let turns = self.agent.prompts.untrusted.render(json!({
             "tool": call.name,

@@ -1,4 +1,6 @@
-use llmkit_core::{ChatRequest, ChatResponse, FinishReason, LanguageModel, Message, Role, ToolCall, ToolChoice};
+use llmkit_core::{
+    ChatRequest, ChatResponse, FinishReason, LanguageModel, Message, Role, ToolCall, ToolChoice,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -138,9 +140,10 @@ fn number(calls: &mut [ToolCall], step: usize) {
     for index in 0..calls.len() {
         let (before, rest) = calls.split_at_mut(index);
         let call = &mut rest[0];
-        let is_own = call.id.as_ref().is_some_and(|id| {
-            !id.is_empty() && before.iter().all(|other| other.id.as_ref() != Some(id))
-        });
+        let is_own = call
+            .id
+            .as_ref()
+            .is_some_and(|id| !id.is_empty() && before.iter().all(|other| other.id.as_ref() != Some(id)));
         if !is_own {
             call.id = Some(format!("call_{step}_{}", index + 1));
         }
@@ -272,7 +275,8 @@ fn as_react(agent: &Agent, messages: &[Message]) -> Result<Vec<Message>> {
 
 /// An assistant's turn that calls nothing: an answer, or a reply that could not be read and stands as it was written.
 fn final_turn(message: &Message, next: Option<&Message>) -> String {
-    let refused = next.is_some_and(|next| next.role == Role::User && next.content.starts_with("Observation:"));
+    let refused =
+        next.is_some_and(|next| next.role == Role::User && next.content.starts_with("Observation:"));
     if refused {
         return message.content.clone();
     }
@@ -308,7 +312,8 @@ fn type_name(schema: &Value) -> String {
         let values: Vec<String> = values.iter().map(Value::to_string).collect();
         return format!("one of {}", values.join(", "));
     }
-    let named = |kind: &Value| kind.as_str().filter(|kind| !matches!(*kind, "object" | "array")).map(str::to_owned);
+    let named =
+        |kind: &Value| kind.as_str().filter(|kind| !matches!(*kind, "object" | "array")).map(str::to_owned);
     match schema.get("type") {
         // An optional argument may simply be left out.
         Some(Value::Array(kinds)) => {
