@@ -16,8 +16,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use llmkit_core::{
-    ChatEvent, ChatRequest, ChatResponse, Embedder, Error, FinishReason, LanguageModel, Message, ResponseFormat,
-    ToolDefinition, Usage,
+    ChatEvent, ChatRequest, ChatResponse, Embedder, Error, FinishReason, LanguageModel, Message,
+    ResponseFormat, ToolDefinition, Usage,
 };
 use llmkit_prompt::remote::{OpenAi, OpenAiEmbedder, Provider, RateLimit, Retries, Timeouts};
 use serde_json::{Value, json};
@@ -162,7 +162,10 @@ async fn an_answer_comes_whole_or_in_pieces_wherever_they_are_cut() {
         {
             let log = log.lock().unwrap();
             assert_eq!(log[0].headers["authorization"], "Bearer sk-123456");
-            assert_eq!(log[0].body, json!({"model": "m", "messages": [{"role": "user", "content": "Hello"}]}));
+            assert_eq!(
+                log[0].body,
+                json!({"model": "m", "messages": [{"role": "user", "content": "Hello"}]})
+            );
         }
         // Pieces of three bytes cut every character of more in half.
         for size in [1, 3, 50, 10_000] {
@@ -175,7 +178,12 @@ async fn an_answer_comes_whole_or_in_pieces_wherever_they_are_cut() {
             let text = |text: &str| ChatEvent::Text(text.to_owned());
             let mut done = expected();
             done.message.reasoning = Some("hm".to_owned());
-            let all = [ChatEvent::Reasoning("hm".to_owned()), text("Grüß "), text("dich 🦀"), ChatEvent::Done(done)];
+            let all = [
+                ChatEvent::Reasoning("hm".to_owned()),
+                text("Grüß "),
+                text("dich 🦀"),
+                ChatEvent::Done(done),
+            ];
             assert_eq!(events, all, "pieces of {size}");
             assert_eq!(log.lock().unwrap()[0].body["stream"], true);
         }
@@ -202,7 +210,9 @@ fn it_works_without_any_runtime() {
 async fn a_stream_that_is_cut_says_how_much_had_come_and_is_not_begun_again() {
     bounded(async {
         let half: Vec<u8> = STREAM.as_bytes()[..STREAM.find("dich").unwrap()].to_vec();
-        for (end, words) in [(0, "connection broke"), (1, "ended the stream"), (2, "has sent nothing for 400ms")] {
+        for (end, words) in
+            [(0, "connection broke"), (1, "ended the stream"), (2, "has sent nothing for 400ms")]
+        {
             let half = half.clone();
             let (url, log) = serve(move |_| {
                 let end = [End::Cut, End::Whole, End::Hang].into_iter().nth(end).unwrap();
@@ -266,7 +276,8 @@ async fn what_will_not_pass_is_an_error_that_says_what_to_do() {
         let (reason, status, _) = refuse(401, r#"{"error": {"message": "who are you?"}}"#).await;
         assert!(reason.contains("who are you?") && reason.contains("with_api_key"), "{reason}");
         assert_eq!(status, Some(401));
-        let (reason, ..) = refuse(400, r#"{"error": {"message": "too long", "code": "context_length_exceeded"}}"#).await;
+        let (reason, ..) =
+            refuse(400, r#"{"error": {"message": "too long", "code": "context_length_exceeded"}}"#).await;
         assert!(reason.contains("longer than the model's context"), "{reason}");
         assert!(refuse(404, "").await.0.contains("base URL"));
         // A server that wants to be left alone for a quarter of an hour.
@@ -275,7 +286,10 @@ async fn what_will_not_pass_is_an_error_that_says_what_to_do() {
         assert_eq!((status, after), (Some(429), Some(Duration::from_secs(900))));
         let (url, log) = serve(|_| async { StatusCode::BAD_GATEWAY.into_response() }).await;
         let error = client(&url).chat(ask()).await.unwrap_err();
-        assert!(error.to_string().contains("HTTP status 502") && error.to_string().contains("(3 attempts)"), "{error}");
+        assert!(
+            error.to_string().contains("HTTP status 502") && error.to_string().contains("(3 attempts)"),
+            "{error}"
+        );
         assert_eq!(log.lock().unwrap().len(), 3);
         // Nobody listens.
         let error = client("http://127.0.0.1:9/v1").chat(ask()).await.unwrap_err();
@@ -291,7 +305,10 @@ async fn nonsense_is_a_clear_error_and_never_a_hang() {
         let event = |data: &str| format!("data: {data}\n\n").into_bytes();
         let first = event(r#"{"choices": [{"delta": {"content": "Hi"}}]}"#);
         let streams: Vec<(Vec<Vec<u8>>, &str)> = vec![
-            (vec![first.clone(), event("{oops")], "after 2 characters of text, the stream holds an event that is not JSON"),
+            (
+                vec![first.clone(), event("{oops")],
+                "after 2 characters of text, the stream holds an event that is not JSON",
+            ),
             (vec![first.clone(), b"data: \xff\xfe\n\n".to_vec()], "not UTF-8"),
             (vec![first.clone(), event(r#"{"error": {"message": "overloaded"}}"#)], "overloaded"),
             (vec![first.clone(), event("[1]")], "no `choices`"),
@@ -422,7 +439,10 @@ async fn no_secret_comes_back_out() {
         let (key, header) = ("sk-very/secret\"key", "another-secret");
         let echoes: Vec<Response> = vec![
             (StatusCode::UNAUTHORIZED, format!("bad key: {key} and {header}")).into_response(),
-            (StatusCode::UNAUTHORIZED, json!({"error": {"message": format!("bad key: Bearer {key}")}}).to_string())
+            (
+                StatusCode::UNAUTHORIZED,
+                json!({"error": {"message": format!("bad key: Bearer {key}")}}).to_string(),
+            )
                 .into_response(),
             typed("text/html", format!("<p>{key}{header}</p>")),
             typed("application/json", format!("{{\"a\": \"{header}\" {key}")),
@@ -494,7 +514,8 @@ async fn embeddings_keep_the_order_of_their_texts() {
                 let body: Value = serde_json::from_slice(&body).unwrap();
                 let vector = |text: &Value| json!([text.as_str().unwrap().len(), 1]);
                 let texts = body["input"].as_array().unwrap().iter().enumerate();
-                let mut data: Vec<Value> = texts.map(|(i, text)| json!({"index": i, "embedding": vector(text)})).collect();
+                let mut data: Vec<Value> =
+                    texts.map(|(i, text)| json!({"index": i, "embedding": vector(text)})).collect();
                 data.reverse();
                 log.lock().unwrap().push(Seen { headers, body });
                 typed("application/json", json!({"data": data}).to_string())
@@ -592,7 +613,8 @@ async fn damaged_answers_over_a_socket_end_in_an_answer_or_an_error() {
         let model = client(&url).with_retries(Retries::never());
         let (mut answers, mut errors) = (0, 0);
         for n in 0..400 {
-            let failed = if n % 2 == 0 { model.chat(ask()).await.is_err() } else { read(&model).await.1.is_some() };
+            let failed =
+                if n % 2 == 0 { model.chat(ask()).await.is_err() } else { read(&model).await.1.is_some() };
             *if failed { &mut errors } else { &mut answers } += 1;
         }
         assert!(answers > 20 && errors > 100, "{answers} answers and {errors} errors");

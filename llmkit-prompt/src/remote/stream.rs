@@ -219,3 +219,84 @@ impl<'a> Reader<'a> {
         Failure::new(format!("after {}, the stream holds {what}", self.answer.so_far()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use rand::{RngCore, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use serde_json::json;
+
+    use super::*;
+    use crate::remote::embedder::read_vectors;
+
+    fn damage(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=random.next_u32() % 6 {
+            let place = random.next_u32() as usize % bytes.len().max(1);
+            let length = (random.next_u32() as usize % 30).min(bytes.len() - place);
+            match random.next_u32() % 4 {
+                0 => drop(bytes.drain(place..place + length)),
+                1 => bytes.insert(place, random.next_u32() as u8),
+                2 => bytes.insert(place, b"{}[]\",:\n\r0"[random.next_u32() as usize % 10]),
+                _ => {
+                    let piece = bytes[place..place + length].to_vec();
+                    bytes.splice(place..place, piece);
+                }
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn ten_thousand_damaged_answers_end_in_an_answer_or_an_error() {
+        let call = |piece: Value| json!({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]});
+        let stream: String = [
+            json!({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Gr\u{fc}\u{df}", "reasoning": "hm"}}]}),
+            call(json!({"index": 0, "id": "a", "function": {"name": "add", "arguments": "{\"x\": "}})),
+            call(json!({"index": 0, "function": {"arguments": "1}"}})),
+            json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}], "usage": {"prompt_tokens": 7}}),
+        ]
+        .iter()
+        .map(|event| format!("data: {event}\n\n"))
+        .chain(["data: [DONE]\n\n".to_owned()])
+        .collect();
+        let whole = json!({"choices": [{"message": {"content": [{"type": "text", "text": "Hi"}], "refusal": null}, "finish_reason": "stop"}]}).to_string();
+        let vectors =
+            json!({"data": [{"index": 1, "embedding": [1, 2]}, {"index": 0, "embedding": "AACAPwAAAMA="}]})
+                .to_string();
+
+        let secrets = Secrets::default();
+        let mut random = ChaCha8Rng::seed_from_u64(7);
+        let (mut good, mut bad) = (0, 0);
+        let mut slowest = Duration::ZERO;
+        for number in 0..10_000 {
+            let start = Instant::now();
+            let result = match number % 3 {
+                0 => {
+                    let bytes = damage(stream.as_bytes(), &mut random);
+                    let mut reader = Reader::new(&secrets);
+                    let pieces =
+                        bytes.chunks(1 + random.next_u32() as usize % 40).map(|piece| reader.push(piece));
+                    let pushed = pieces.collect::<Result<Vec<_>, _>>();
+                    pushed.and_then(|_| reader.end()).and_then(|()| reader.answer.finish()).map(|_| ())
+                }
+                1 => serde_json::from_slice(&damage(whole.as_bytes(), &mut random))
+                    .map_err(|_| Failure::new("not JSON"))
+                    .and_then(|value| {
+                        let mut answer = Answer::default();
+                        answer.add_whole(&value, &secrets)?;
+                        answer.finish().map(|_| ())
+                    }),
+                _ => serde_json::from_slice(&damage(vectors.as_bytes(), &mut random))
+                    .map_err(|_| Failure::new("not JSON"))
+                    .and_then(|value| read_vectors(&value, 2, 2, &secrets).map(|_| ())),
+            };
+            *if result.is_ok() { &mut good } else { &mut bad } += 1;
+            slowest = slowest.max(start.elapsed());
+        }
+        assert!(good > 500 && bad > 3000, "{good} answers and {bad} errors");
+        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    }
+}
