@@ -88,7 +88,11 @@ fn pieces(pieces: Vec<Vec<u8>>, end: End) -> Body {
     });
     match end {
         End::Whole => Body::from_stream(sent),
-        End::Cut => Body::from_stream(sent.chain(stream::iter([Err(std::io::Error::other("cut"))]))),
+        End::Cut => Body::from_stream(sent.chain(stream::once(async {
+            // What was sent is to arrive before the connection breaks.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Err(std::io::Error::other("cut"))
+        }))),
         End::Hang => Body::from_stream(sent.chain(stream::pending())),
     }
 }
