@@ -94,7 +94,10 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A rendered prompt has more tokens than allowed.
-    #[error("`{prompt}` takes {tokens} tokens, {allowed} are allowed; the largest variables: {}", sizes(largest))]
+    #[error(
+        "`{prompt}` takes {tokens} tokens, {allowed} are allowed; the largest variables: {}",
+        sizes(largest)
+    )]
     TooLong {
         /// The prompt's name.
         prompt: String,

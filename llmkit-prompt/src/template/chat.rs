@@ -61,7 +61,8 @@ impl ChatPrompt {
         let name = name.into();
         let (roles, sources): (Vec<Role>, Vec<String>) =
             turns.into_iter().map(|(role, source)| (role, source.into())).unzip();
-        let roots = sources.into_iter().enumerate().map(|(index, source)| (format!("{name}[{index}]"), source));
+        let roots =
+            sources.into_iter().enumerate().map(|(index, source)| (format!("{name}[{index}]"), source));
         let roots: Vec<_> = roots.collect();
         let variables = variables.into_iter().map(Into::into).collect();
         let checked = Checked::new(partials, name, roots, variables)?;
