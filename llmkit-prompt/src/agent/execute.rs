@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use llmkit_core::{Message, ToolCall, Usage};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::drive::Drive;
 use super::toolbox::Entry;
@@ -52,7 +52,7 @@ impl<'a> Drive<'a> {
     /// agent ends with them.
     pub(super) async fn run_tools(&mut self, calls: Vec<ToolCall>) -> Result<Option<Outcome>> {
         let (planned, mut end) = self.plan(calls).await;
-        let agent = self.agent;
+        let (agent, span) = (self.agent, self.run.span());
         let mut results: Vec<Option<Ran>> = planned.iter().map(|_| None).collect();
         let work = planned.iter().enumerate().map(|(index, planned)| {
             let run = async move {
@@ -60,7 +60,7 @@ impl<'a> Drive<'a> {
                     Plan::Not(result) => Ran::nothing(result.clone()),
                     Plan::Go(entry, arguments) => {
                         agent.tell(|| AgentEvent::ToolStarted(planned.call.clone()));
-                        run_one(entry, &planned.call, arguments.clone()).await
+                        run_one(span, entry, &planned.call, arguments.clone()).await
                     }
                 };
                 (index, ran)
@@ -73,8 +73,7 @@ impl<'a> Drive<'a> {
             match self.watch.over(running.next()).await {
                 Ok(None) => break,
                 Ok(Some((index, ran))) => {
-                    let run = tool_run(&planned[index], &ran);
-                    agent.tell(|| AgentEvent::ToolFinished(run));
+                    agent.tell(|| AgentEvent::ToolFinished(tool_run(&planned[index], &ran)));
                     results[index] = Some(ran);
                 }
                 Err(interrupt) => {
@@ -228,8 +227,8 @@ fn not_run(reason: &str) -> ToolResult {
 }
 
 /// Runs the tool within its time; whatever it does, there is a result.
-async fn run_one(entry: &Entry, call: &ToolCall, arguments: Value) -> Ran {
-    let span = spans::tool(&call.name, call.id.as_deref());
+async fn run_one(parent: &Span, entry: &Entry, call: &ToolCall, arguments: Value) -> Ran {
+    let span = parent.in_scope(|| spans::tool(&call.name, call.id.as_deref()));
     let started = Instant::now();
     // Entered inside the block, so that a panic before the first await is caught too. What a tool leaves half done is its own.
     let work = AssertUnwindSafe(async { entry.tool.call(arguments).await }).catch_unwind();
