@@ -3,7 +3,7 @@ use std::sync::{Arc, OnceLock};
 
 use llmkit_core::{ApproximateTokens, TokenCounter};
 use serde::Serialize;
-use tracing::Instrument as _;
+use tracing::Instrument;
 
 use super::random::draw;
 use super::shots::{LeftOut, Reason, Shot, Shots};
@@ -256,9 +256,8 @@ impl FewShot {
         let compared = Query { key: &query_key, tokens: query_tokens };
         let span = spans::select(self.selector.name(), candidates.len(), self.count);
         let chosen = self.selector.select(&candidates, &compared, self.count).instrument(span.clone()).await;
+        let chosen = chosen.and_then(|chosen| self.check(&chosen, &candidates).map(|()| chosen));
         let chosen = spans::ended(&span, chosen)?;
-        drop(span);
-        self.check(&chosen, &candidates)?;
 
         let shots = chosen.into_iter().map(|selected| self.shot(selected, tokens)).collect();
         let shots = self.within_budget(shots, &mut left_out)?;
@@ -280,7 +279,7 @@ impl FewShot {
     /// # Errors
     /// As [`select`](Self::select).
     pub async fn select_in(&self, run: &Run<'_>, query: impl Serialize + Send) -> Result<Shots> {
-        let shots = self.select(query).instrument(run.span().clone()).await?;
+        let shots = self.select(query).await?;
         run.note(format!("examples by {}: {shots}", self.selector.name()));
         Ok(shots)
     }
