@@ -147,10 +147,10 @@ impl ChatPrompt {
         }
         spans::within(spans::render(self.name()), || {
             let values = self.checked.values(values)?;
-            let message = |(index, role): (usize, &Role)| {
-                Ok(Message::new(*role, self.checked.render(index, values.clone())?))
-            };
-            self.roles.iter().enumerate().map(message).collect()
+            let turns = self.roles.iter().enumerate();
+            turns
+                .map(|(index, role)| Ok(Message::new(*role, self.checked.render(index, values.clone())?)))
+                .collect()
         })
     }
 
@@ -159,11 +159,15 @@ impl ChatPrompt {
     /// # Errors
     /// As `render`.
     pub fn explain(&self, values: impl Serialize) -> Result<RenderedChat> {
-        let mut turns = spans::within(spans::render(self.name()), || {
-            let values = self.checked.values(values)?;
-            let turn = |(index, role): (usize, &Role)| Ok((*role, self.checked.explain(index, values.clone())?));
-            self.roles.iter().enumerate().map(turn).collect::<Result<Vec<(Role, Rendered)>>>()
-        })?;
+        spans::within(spans::render(self.name()), || self.explained(values))
+    }
+
+    fn explained(&self, values: impl Serialize) -> Result<RenderedChat> {
+        let values = self.checked.values(values)?;
+        let turns = self.roles.iter().enumerate();
+        let mut turns = turns
+            .map(|(index, role)| Ok((*role, self.checked.explain(index, values.clone())?)))
+            .collect::<Result<Vec<(Role, Rendered)>>>()?;
         if !self.checked.untrusted.is_empty() && !self.note.is_empty() {
             let system = turns.iter().position(|(role, _)| *role == Role::System);
             if let Some((_, turn)) = turns.get_mut(system.unwrap_or(0)) {
