@@ -34,8 +34,12 @@ const DEEPEST: usize = 50;
 /// ```
 pub fn calculator() -> FnTool {
     let work_out = |args: Calculation| value_of(&args.expression).map(shown).map_err(ToolError::new);
-    sync_tool("calculator", "Works out an arithmetic expression, such as (12.5 + 3) * 4 ^ 2 or sqrt(2).", work_out)
-        .read_only()
+    sync_tool(
+        "calculator",
+        "Works out an arithmetic expression, such as (12.5 + 3) * 4 ^ 2 or sqrt(2).",
+        work_out,
+    )
+    .read_only()
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -65,7 +69,9 @@ fn value_of(text: &str) -> Result<f64, String> {
     let value = reader.sum()?;
     match reader.peek() {
         Token { kind: Kind::End, .. } => finite(value, 1),
-        token => Err(format!("at character {}: expected an operator or the end, found {}", token.at, token.kind)),
+        token => {
+            Err(format!("at character {}: expected an operator or the end, found {}", token.at, token.kind))
+        }
     }
 }
 
@@ -73,7 +79,10 @@ fn finite(value: f64, at: usize) -> Result<f64, String> {
     if value.is_finite() {
         return Ok(value);
     }
-    Err(format!("at character {at}: the result is {}", if value.is_nan() { "not defined" } else { "too large" }))
+    Err(format!(
+        "at character {at}: the result is {}",
+        if value.is_nan() { "not defined" } else { "too large" }
+    ))
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -304,7 +313,8 @@ impl Reader {
 
     fn function(&mut self, name: &str, at: usize) -> Result<f64, String> {
         let known = [
-            "sqrt", "abs", "round", "floor", "ceil", "ln", "log", "exp", "sin", "cos", "tan", "min", "max", "pow",
+            "sqrt", "abs", "round", "floor", "ceil", "ln", "log", "exp", "sin", "cos", "tan", "min", "max",
+            "pow",
         ];
         if !known.contains(&name) {
             return Err(format!("at character {at}: `{name}` is no number and no function"));

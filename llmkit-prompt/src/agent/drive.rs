@@ -8,7 +8,7 @@ use llmkit_core::{ChatEvent, ChatRequest, ChatResponse, Message, Role, ToolCall,
 use serde_json::json;
 
 use super::tool::with_causes;
-use super::wire::{Read, Reply, Wire};
+use super::wire::{OBSERVATION, Read, Reply, Wire};
 use super::{Agent, AgentEvent, AgentRun, Limit, Limits, Outcome};
 use crate::run::add;
 use crate::{Result, Run};
@@ -120,7 +120,9 @@ impl<'a> Drive<'a> {
             }
         };
         let text = match &outcome {
-            Outcome::Limit(limit) if text.is_none() && self.agent.last_answer => self.last_answer(limit).await?,
+            Outcome::Limit(limit) if text.is_none() && self.agent.last_answer => {
+                self.last_answer(limit).await?
+            }
             _ => text,
         };
         self.run.note(format!("ended: {outcome}"));
@@ -211,7 +213,13 @@ impl<'a> Drive<'a> {
         self.agent.tell(|| AgentEvent::Unreadable { reason: reason.clone() });
         let text = turn.content.trim().to_owned();
         let prompt = json!({ "reason": &reason, "format": self.wire.name() });
-        let feedback = self.agent.prompts.retry.render(prompt)?;
+        let mut feedback = self.agent.prompts.retry.render(prompt)?;
+        // By this the turn before it is known as one that was not taken.
+        if let (Wire::ReAct, Some(first)) = (self.wire, feedback.first_mut())
+            && !first.content.starts_with(OBSERVATION)
+        {
+            first.content.insert_str(0, "Observation: ");
+        }
         // Many servers refuse an assistant's turn without text.
         if !text.is_empty() {
             self.messages.push(turn);

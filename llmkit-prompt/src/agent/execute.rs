@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use llmkit_core::{Message, ToolCall, Usage};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::drive::Drive;
 use super::toolbox::Entry;
@@ -52,7 +52,7 @@ impl<'a> Drive<'a> {
     /// agent ends with them.
     pub(super) async fn run_tools(&mut self, calls: Vec<ToolCall>) -> Result<Option<Outcome>> {
         let (planned, mut end) = self.plan(calls).await;
-        let agent = self.agent;
+        let (agent, span) = (self.agent, self.run.span());
         let mut results: Vec<Option<Ran>> = planned.iter().map(|_| None).collect();
         let work = planned.iter().enumerate().map(|(index, planned)| {
             let run = async move {
@@ -60,7 +60,7 @@ impl<'a> Drive<'a> {
                     Plan::Not(result) => Ran::nothing(result.clone()),
                     Plan::Go(entry, arguments) => {
                         agent.tell(|| AgentEvent::ToolStarted(planned.call.clone()));
-                        run_one(entry, &planned.call, arguments.clone()).await
+                        run_one(span, entry, &planned.call, arguments.clone()).await
                     }
                 };
                 (index, ran)
@@ -73,8 +73,7 @@ impl<'a> Drive<'a> {
             match self.watch.over(running.next()).await {
                 Ok(None) => break,
                 Ok(Some((index, ran))) => {
-                    let run = tool_run(&planned[index], &ran);
-                    agent.tell(|| AgentEvent::ToolFinished(run));
+                    agent.tell(|| AgentEvent::ToolFinished(tool_run(&planned[index], &ran)));
                     results[index] = Some(ran);
                 }
                 Err(interrupt) => {
@@ -163,9 +162,8 @@ impl<'a> Drive<'a> {
 
     /// How often the call was made, this time counted.
     fn times(&mut self, call: &ToolCall) -> usize {
-        let same = |(made, _): &&mut (ToolCall, usize)| {
-            made.name == call.name && made.arguments == call.arguments
-        };
+        let same =
+            |(made, _): &&mut (ToolCall, usize)| made.name == call.name && made.arguments == call.arguments;
         if let Some((_, times)) = self.made.iter_mut().find(same) {
             *times += 1;
             return *times;
@@ -179,8 +177,7 @@ impl<'a> Drive<'a> {
         if !agent.ask.covers(&entry.policy) {
             return Ok(None);
         }
-        let question =
-            Question { call, policy: &entry.policy, step: self.step, messages: &self.messages };
+        let question = Question { call, policy: &entry.policy, step: self.step, messages: &self.messages };
         match self.watch.untimed(agent.approval.decide(&question)).await {
             Ok(decision) => Ok(Some(decision)),
             Err(interrupt) => Err(self.interrupted(interrupt)),
@@ -203,7 +200,8 @@ impl<'a> Drive<'a> {
 
     /// The output between marks that it can't contain, since they depend on all of it.
     fn marked(&self, call: &ToolCall, output: &str) -> Result<String> {
-        let hash = Sha256::new().chain_update(call.name.as_bytes()).chain_update(output.as_bytes()).finalize();
+        let hash =
+            Sha256::new().chain_update(call.name.as_bytes()).chain_update(output.as_bytes()).finalize();
         let mark: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let turns = self.agent.prompts.untrusted.render(json!({
             "tool": call.name,
@@ -229,8 +227,8 @@ fn not_run(reason: &str) -> ToolResult {
 }
 
 /// Runs the tool within its time; whatever it does, there is a result.
-async fn run_one(entry: &Entry, call: &ToolCall, arguments: Value) -> Ran {
-    let span = spans::tool(&call.name, call.id.as_deref());
+async fn run_one(parent: &Span, entry: &Entry, call: &ToolCall, arguments: Value) -> Ran {
+    let span = parent.in_scope(|| spans::tool(&call.name, call.id.as_deref()));
     let started = Instant::now();
     // Entered inside the block, so that a panic before the first await is caught too. What a tool leaves half done is its own.
     let work = AssertUnwindSafe(async { entry.tool.call(arguments).await }).catch_unwind();

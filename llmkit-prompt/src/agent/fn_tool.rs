@@ -14,7 +14,6 @@ use serde_json::{Map, Value};
 use super::{Tool, ToolError, ToolOutput, ToolPolicy, suggest};
 use crate::schema;
 
-
 type Outcome = Result<ToolOutput, ToolError>;
 type Body = dyn Fn(Value) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync;
 
@@ -137,8 +136,8 @@ where
     F: Fn(A) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync + 'static,
 {
     let parameters = schema::of_type::<A>();
-    let names: Option<Vec<String>> = schema::closed_names(&parameters)
-        .map(|names| names.into_iter().map(str::to_owned).collect());
+    let names: Option<Vec<String>> =
+        schema::closed_names(&parameters).map(|names| names.into_iter().map(str::to_owned).collect());
     let body = Arc::new(body);
     let run = move |arguments: Value| -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
         let body = Arc::clone(&body);

@@ -169,6 +169,18 @@ pub(crate) fn tool(name: &str, id: Option<&str>) -> Span {
     )
 }
 
+/// Records how the call of a tool ended.
+pub(crate) fn tool_done(span: &Span, result: &ToolResult) {
+    let kind = match result {
+        ToolResult::Output { .. } => return,
+        ToolResult::Failed { .. } => "failed",
+        ToolResult::TimedOut { .. } => "timeout",
+        ToolResult::Panicked { .. } => "panic",
+        ToolResult::NotRun { .. } => "not_run",
+    };
+    failed(span, kind);
+}
+
 /// Marks a span's work as failed; `kind` is one of few words, not a message.
 pub(crate) fn failed(span: &Span, kind: &str) {
     span.record("otel.status_code", "ERROR");
@@ -244,18 +256,6 @@ fn parts(message: &Message) -> Vec<Value> {
         }));
     }
     parts
-}
-
-/// Records how the call of a tool ended.
-pub(crate) fn tool_done(span: &Span, result: &ToolResult) {
-    let error = match result {
-        ToolResult::Output { .. } => return,
-        ToolResult::Failed { .. } => "failed",
-        ToolResult::TimedOut { .. } => "timeout",
-        ToolResult::Panicked { .. } => "panic",
-        ToolResult::NotRun { .. } => "not_run",
-    };
-    failed(span, error);
 }
 
 #[cfg(test)]
