@@ -36,7 +36,13 @@ impl Minutes {
         }
         for unread in &self.unread {
             let UnreadPart { part, parts, beginning, .. } = unread;
-            push(&mut text, format_args!("\nPart {part} of {parts} of the transcript is not in here: \"{}\"\n", plain(beginning)));
+            push(
+                &mut text,
+                format_args!(
+                    "\nPart {part} of {parts} of the transcript is not in here: \"{}\"\n",
+                    plain(beginning)
+                ),
+            );
         }
         heading(&mut text, "Topics", self.topics.len());
         for topic in &self.topics {
