@@ -86,9 +86,7 @@ fn main() -> Result<()> {
             Calls::Native => Protocol::Native,
             Calls::React => Protocol::ReAct,
         })
-        .with_limits(
-            Limits::default().with_steps(args.steps).with_time(Duration::from_secs(args.seconds)),
-        )
+        .with_limits(Limits::default().with_steps(args.steps).with_time(Duration::from_secs(args.seconds)))
         .with_last_answer()
         .with_approval(ask_at_the_terminal)
         .on_event(show);
@@ -149,12 +147,14 @@ fn tools(folder: &Path) -> Result<Toolbox> {
     let (search, read, write, list) =
         (folder.to_owned(), folder.to_owned(), folder.to_owned(), folder.to_owned());
     let list: FnTool =
-        sync_tool("list_notes", "Lists the names of all notes.", move |_: NoArguments| names(&list)).read_only();
-    let search = sync_tool("search_notes", "Finds the notes that contain some words.", move |args: Search| {
-        find(&search, &args.words)
-    })
-    .read_only()
-    .with_untrusted_output();
+        sync_tool("list_notes", "Lists the names of all notes.", move |_: NoArguments| names(&list))
+            .read_only();
+    let search =
+        sync_tool("search_notes", "Finds the notes that contain some words.", move |args: Search| {
+            find(&search, &args.words)
+        })
+        .read_only()
+        .with_untrusted_output();
     let read = sync_tool("read_note", "Reads a note.", move |args: Read| {
         // A name out of the list, so that no path leads out of the folder.
         if !names(&read)?.contains(&args.name) {

@@ -907,12 +907,15 @@ mod values {
     #[test]
     fn an_answer_becomes_a_value_and_none_is_told_with_its_reason() {
         let model = native(vec![says("It is 18."), says("eighteen"), says("18")]);
-        let traced = block_on(agent([weather()]).run_typed(&model, "How warm?", &Typed::<u8>::new())).unwrap();
+        let traced =
+            block_on(agent([weather()]).run_typed(&model, "How warm?", &Typed::<u8>::new())).unwrap();
         let (done, value) = traced.value;
         assert_eq!((done.answer(), value.unwrap()), (Some("It is 18."), 18));
         assert_eq!(traced.trace.calls().count(), 3);
         let asked = &model.requests()[1].messages;
-        assert!(asked.iter().any(|turn| turn.content.contains("How warm?") && turn.content.contains("It is 18.")));
+        assert!(
+            asked.iter().any(|turn| turn.content.contains("How warm?") && turn.content.contains("It is 18."))
+        );
 
         let limits = Limits::default().with_steps(0);
         let agent = agent([weather()]).with_limits(limits);

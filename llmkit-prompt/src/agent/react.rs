@@ -394,7 +394,10 @@ mod tests {
         assert_eq!(answer("Thought: I know.\nFinal Answer: 42"), "42");
         assert_eq!(answer("**Final Answer:** 42"), "42");
         assert_eq!(answer("**Final Answer: 42**"), "42");
-        assert_eq!(answer("Final Answer:\nTwo steps:\nAction: stir\nThought: none\n"), "Two steps:\nAction: stir\nThought: none");
+        assert_eq!(
+            answer("Final Answer:\nTwo steps:\nAction: stir\nThought: none\n"),
+            "Two steps:\nAction: stir\nThought: none"
+        );
         assert_eq!(answer("Final Answer: 42\nObservation: made up"), "42");
         assert_eq!(answer("I know it now. Final Answer: 42"), "42");
         assert_eq!(answer("Answer: 42"), "42");
@@ -453,16 +456,15 @@ mod tests {
         for nothing in ["", "None", "{}", "null"] {
             assert_eq!(read(nothing, &two), Ok(json!({})), "{nothing}");
         }
-        assert_eq!(
-            read("x, y", &two).unwrap_err(),
-            "the input must be one JSON object, found `x, y`"
-        );
+        assert_eq!(read("x, y", &two).unwrap_err(), "the input must be one JSON object, found `x, y`");
     }
 
     #[test]
     fn hostile_replies_take_little_time() {
         let started = std::time::Instant::now();
-        for part in ["Action: ", "Thought: x Action: ", "*", "Action Input:\n", "{\"a\":", "[", "```", "：", "é\n"] {
+        for part in
+            ["Action: ", "Thought: x Action: ", "*", "Action Input:\n", "{\"a\":", "[", "```", "：", "é\n"]
+        {
             let reply = part.repeat(4_000_000 / part.len());
             let _ = parse(&reply);
             let _ = parse(&format!("Action: x\nAction Input: {reply}"));
