@@ -46,7 +46,9 @@ impl Tokenizer {
         let mut tokens = Vec::new();
         for (token, id) in self.inner.get_vocab(true) {
             if id >= MOST_IDS {
-                return Err(failed(format!("token `{token}` has the id {id}; expected ids below {MOST_IDS}")));
+                return Err(failed(format!(
+                    "token `{token}` has the id {id}; expected ids below {MOST_IDS}"
+                )));
             }
             tokens.push(match added.get(&id) {
                 Some(added) => {
@@ -82,12 +84,16 @@ impl Spelling {
         match self {
             // A token of other characters is shown as it is.
             Self::ByteLevel(alphabet) => {
-                let bytes: Option<_> = token.chars().map(|character| alphabet.get(&character).copied()).collect();
+                let bytes: Option<_> =
+                    token.chars().map(|character| alphabet.get(&character).copied()).collect();
                 bytes.unwrap_or_else(|| token.as_bytes().to_vec())
             }
             Self::SentencePiece { space, byte_fallback } => {
                 let byte = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-                match byte.filter(|byte| *byte_fallback && byte.len() == 2).map(|byte| u8::from_str_radix(byte, 16)) {
+                match byte
+                    .filter(|byte| *byte_fallback && byte.len() == 2)
+                    .map(|byte| u8::from_str_radix(byte, 16))
+                {
                     Some(Ok(byte)) => vec![byte],
                     _ => token.replace(space.as_str(), " ").into_bytes(),
                 }
@@ -114,7 +120,8 @@ mod tests {
     #[test]
     fn bytes_are_those_that_decoding_gives() {
         for name in ["byte_level", "sentencepiece"] {
-            let path = format!("{}/tests/fixtures/tokenizer/{name}/tokenizer.json", env!("CARGO_MANIFEST_DIR"));
+            let path =
+                format!("{}/tests/fixtures/tokenizer/{name}/tokenizer.json", env!("CARGO_MANIFEST_DIR"));
             let tokenizer = Tokenizer::from_file(path).unwrap();
             let mut tokens = tokenizer.token_bytes().unwrap();
             tokens.sort_by_key(|token| token.id);
@@ -128,9 +135,22 @@ mod tests {
                 assert_eq!(text.strip_prefix(&start), Some(&*expected), "{name}, {token:?}");
             }
             assert!(tokens.iter().any(|token| token.special));
-            assert!(tokens.iter().any(|token| !token.special && token.bytes.starts_with(b" ") && token.bytes.len() > 2));
+            assert!(
+                tokens
+                    .iter()
+                    .any(|token| !token.special && token.bytes.starts_with(b" ") && token.bytes.len() > 2)
+            );
             // Every byte has a token, so every text can be written.
-            assert_eq!(tokens.iter().filter(|token| !token.special && token.bytes.len() == 1).map(|token| token.bytes[0]).collect::<std::collections::BTreeSet<_>>().len(), 256, "{name}");
+            assert_eq!(
+                tokens
+                    .iter()
+                    .filter(|token| !token.special && token.bytes.len() == 1)
+                    .map(|token| token.bytes[0])
+                    .collect::<std::collections::BTreeSet<_>>()
+                    .len(),
+                256,
+                "{name}"
+            );
         }
     }
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::draft::Draft;
 use crate::long::Limits;
+use crate::parse::json_with_repairs;
 use crate::{ChatPrompt, Error, Result, Run};
 
 /// How often the model may answer.
@@ -33,8 +34,12 @@ pub(super) async fn ask(
         let request = ChatRequest { response_format: format.clone(), ..limits.request(messages.clone()) };
         let response = run.chat(&format!("draft, attempt {attempt}"), request).await?;
         let text = response.message.content;
-        let reason = match parse(&text) {
-            Ok(draft) => return Ok(draft),
+        let reason = match json_with_repairs::<Draft>(&text) {
+            Ok(read) => {
+                let (value, repairs) = (read.value, read.repairs);
+                repairs.iter().for_each(|repair| run.note(format!("the JSON was mended: {repair}")));
+                return Ok(value);
+            }
             Err(_) if response.finish_reason == FinishReason::Length => {
                 format!("the answer was cut at {} tokens", limits.answer_tokens)
             }
@@ -49,11 +54,4 @@ pub(super) async fn ask(
         messages.extend(again.render(json!({ "error": reason, "attempt": attempt, "attempts": ATTEMPTS }))?);
         attempt += 1;
     }
-}
-
-/// The object in an answer that may have words around it.
-fn parse(text: &str) -> serde_json::Result<Draft> {
-    let start = text.find('{').unwrap_or(0);
-    let end = text.rfind('}').map_or(text.len(), |end| end + 1);
-    serde_json::from_str(text.get(start..end).unwrap_or(text))
 }

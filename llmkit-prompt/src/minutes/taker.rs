@@ -174,7 +174,14 @@ impl MinutesTaker {
             ..Minutes::default()
         };
         let checker = Checker::new(transcript, self.tolerance, self.date, self.unverified);
-        drafts.into_iter().for_each(|draft| checker.add(draft, &mut minutes));
+        for draft in drafts {
+            let left_out = checker.add(draft, &mut minutes);
+            if left_out > 0 {
+                run.note(format!(
+                    "{left_out} entries of a draft were left out: it has more than 100 of a kind"
+                ));
+            }
+        }
         join::join(&mut minutes).into_iter().for_each(|note| run.note(note));
         if !minutes.rejected.is_empty() {
             run.note(format!("{} entries have no quote that is in the transcript", minutes.rejected.len()));

@@ -36,10 +36,13 @@ pub fn choice<L: AsRef<str>>(text: &str, labels: impl IntoIterator<Item = L>) ->
     }
     let found = occurring(&answer, &folded);
     let found = match (found.as_slice(), answer.trim_end().rsplit_once('\n')) {
-        ([_, _, ..], Some((_, last))) => Some(occurring(last, &folded)).filter(|last| last.len() == 1).unwrap_or(found),
+        ([_, _, ..], Some((_, last))) => {
+            Some(occurring(last, &folded)).filter(|last| last.len() == 1).unwrap_or(found)
+        }
         _ => found,
     };
-    let names = |chosen: &[usize]| chosen.iter().map(|i| format!("{:?}", labels[*i])).collect::<Vec<_>>().join(", ");
+    let names =
+        |chosen: &[usize]| chosen.iter().map(|i| format!("{:?}", labels[*i])).collect::<Vec<_>>().join(", ");
     let what = match found.as_slice() {
         [index] => return Ok(*index),
         [] => excerpt(text),
@@ -74,7 +77,8 @@ pub fn boolean(text: &str) -> Result<bool> {
         }
     }
     let clear = |words: &[&str]| {
-        let words: Vec<String> = words.iter().filter(|word| word.len() > 1).map(|word| (*word).to_owned()).collect();
+        let words: Vec<String> =
+            words.iter().filter(|word| word.len() > 1).map(|word| (*word).to_owned()).collect();
         !occurring(&answer, &words).is_empty()
     };
     match (clear(YES), clear(NO)) {
@@ -100,8 +104,11 @@ fn occurring(text: &str, labels: &[String]) -> Vec<usize> {
     let mut found = Vec::new();
     for index in longest {
         let label = &labels[index];
-        let places: Vec<usize> =
-            text.match_indices(label.as_str()).map(|(at, _)| at).filter(|at| is_word(&text, *at, label)).collect();
+        let places: Vec<usize> = text
+            .match_indices(label.as_str())
+            .map(|(at, _)| at)
+            .filter(|at| is_word(&text, *at, label))
+            .collect();
         if !places.is_empty() {
             found.push(index);
         }
@@ -117,8 +124,10 @@ fn occurring(text: &str, labels: &[String]) -> Vec<usize> {
 
 fn is_word(text: &str, at: usize, label: &str) -> bool {
     // Chinese has no spaces; a word there may touch others.
-    let joins = |c: char| c.is_alphanumeric() && c.is_ascii() || c == '_' || (c.is_alphabetic() && c < '\u{2e80}');
-    let edge = |inner: Option<char>, outer: Option<char>| !(inner.is_some_and(joins) && outer.is_some_and(joins));
+    let joins =
+        |c: char| c.is_alphanumeric() && c.is_ascii() || c == '_' || (c.is_alphabetic() && c < '\u{2e80}');
+    let edge =
+        |inner: Option<char>, outer: Option<char>| !(inner.is_some_and(joins) && outer.is_some_and(joins));
     edge(label.chars().next(), text[..at].chars().next_back())
         && edge(label.chars().next_back(), text[at + label.len()..].chars().next())
 }
@@ -142,9 +151,14 @@ mod tests {
 
     #[test]
     fn yes_and_no() {
-        for (text, expected) in
-            [("TRUE", true), ("no.", false), ("1", true), ("是的。", true), ("不是", false), ("So it is correct", true)]
-        {
+        for (text, expected) in [
+            ("TRUE", true),
+            ("no.", false),
+            ("1", true),
+            ("是的。", true),
+            ("不是", false),
+            ("So it is correct", true),
+        ] {
             assert_eq!(boolean(text).unwrap(), expected, "{text}");
         }
         assert!(boolean("").is_err());

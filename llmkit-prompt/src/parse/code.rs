@@ -67,7 +67,8 @@ pub fn code_blocks(text: &str) -> Vec<CodeBlock> {
                     block.range.end = start;
                     blocks.extend(open.take().map(|(_, block)| block));
                 } else {
-                    let spaces = content.bytes().take(fence.indent).take_while(|byte| matches!(byte, b' ' | b'\t'));
+                    let spaces =
+                        content.bytes().take(fence.indent).take_while(|byte| matches!(byte, b' ' | b'\t'));
                     block.code.push_str(&content[spaces.count()..]);
                     block.code.push('\n');
                     block.range.end = offset;

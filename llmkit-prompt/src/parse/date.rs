@@ -129,7 +129,10 @@ impl DateReader {
             Form::Slashes => self.slashes(number("a"), number("b"), number("y"), whole)?,
             Form::Relative => {
                 let Some(today) = self.today else {
-                    return Err(unreadable("a date with its year, such as 2026-03-03", format!("only `{whole}`")));
+                    return Err(unreadable(
+                        "a date with its year, such as 2026-03-03",
+                        format!("only `{whole}`"),
+                    ));
                 };
                 relative(captures, today)
                     .ok_or_else(|| unreadable("a date in the calendar's range", format!("`{whole}`")))?
@@ -139,7 +142,10 @@ impl DateReader {
         match weekday_of(weekday) {
             Some(named) if form != Form::Relative && named != date.weekday() => {
                 let day = full_name(date.weekday());
-                Err(unreadable("a date that agrees with its weekday", format!("`{whole}`, but {date} is a {day}")))
+                Err(unreadable(
+                    "a date that agrees with its weekday",
+                    format!("`{whole}`, but {date} is a {day}"),
+                ))
             }
             _ => Ok(date),
         }
@@ -150,7 +156,9 @@ impl DateReader {
         let month_first = NaiveDate::from_ymd_opt(year.cast_signed(), a, b);
         match (day_first, month_first, self.order) {
             (Some(one), Some(other), _) if one == other => Ok(one),
-            (Some(date), _, Some(DateOrder::DayMonth)) | (_, Some(date), Some(DateOrder::MonthDay)) => Ok(date),
+            (Some(date), _, Some(DateOrder::DayMonth)) | (_, Some(date), Some(DateOrder::MonthDay)) => {
+                Ok(date)
+            }
             (Some(one), Some(other), None) => Err(unreadable(
                 "a date that is one day only, such as 2026-03-03",
                 format!("`{whole}`, which could be {one} or {other}"),
@@ -188,9 +196,8 @@ static FORMS: LazyLock<Vec<(Form, Regex)>> = LazyLock::new(|| {
             r"\bin\s+(?P<n>[0-9]{{1,5}}|an?|one)\s+(?P<unit>day|week)s?\b|\b(?P<ago>[0-9]{{1,5}}|an?|one)\s+(?P<unit2>day|week)s?\s+ago\b|\b(?P<next>next|last)\s+(?P<w>{WEEKDAY})\b|\b(?P<day>day after tomorrow|day before yesterday|today|tomorrow|yesterday)\b|(?P<zh>今天|明天|后天|昨天|前天)"
         )),
     ];
-    let compiled = patterns.map(|(form, pattern)| {
-        (form, Regex::new(&format!("(?i){pattern}")).expect("the pattern is valid"))
-    });
+    let compiled = patterns
+        .map(|(form, pattern)| (form, Regex::new(&format!("(?i){pattern}")).expect("the pattern is valid")));
     compiled.into()
 });
 
@@ -235,7 +242,8 @@ fn nonexistent(whole: &str) -> crate::Error {
 }
 
 fn month(name: &str) -> u32 {
-    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    const MONTHS: [&str; 12] =
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
     let name = name.to_lowercase();
     MONTHS.iter().zip(1..).find(|(month, _)| name.starts_with(**month)).map_or(0, |(_, number)| number)
 }
@@ -261,7 +269,9 @@ fn narrow(c: char) -> char {
 fn chinese(number: &str) -> u32 {
     let digit = |c: char| match c {
         '零' => Some(0),
-        _ => c.to_digit(10).or_else(|| "〇一二三四五六七八九".chars().zip(0..).find(|(d, _)| *d == c).map(|(_, v)| v)),
+        _ => c
+            .to_digit(10)
+            .or_else(|| "〇一二三四五六七八九".chars().zip(0..).find(|(d, _)| *d == c).map(|(_, v)| v)),
     };
     match number.split_once('十') {
         Some((tens, ones)) => {

@@ -84,7 +84,8 @@ fn marker(line: &str) -> Option<(Kind, usize, &str)> {
     let indent = line[..line.len() - body.len()].chars().map(|c| if c == '\t' { 4 } else { 1 }).sum();
     let first = body.chars().next()?;
     let rest = &body[first.len_utf8()..];
-    if matches!(first, '-' | '*' | '+' | '•' | '‣' | '◦' | '▪' | '●' | '○' | '■' | '·' | '–' | '—') {
+    if matches!(first, '-' | '*' | '+' | '•' | '‣' | '◦' | '▪' | '●' | '○' | '■' | '·' | '–' | '—')
+    {
         // `**bold**`, `---` and `-5` are no items; the marks that are nothing else need no space.
         let spaced = rest.starts_with([' ', '\t']) || rest.is_empty();
         let typographic = !first.is_ascii() && !matches!(first, '–' | '—');
@@ -204,19 +205,20 @@ mod tests {
     #[test]
     fn what_only_looks_like_a_mark_is_none() {
         assert_eq!(list("A. Smith went home"), ["A. Smith went home"]);
-        assert_eq!(list("**Bold**\n-5 degrees\n1.5 litres\n2026. A year"), [
-            "**Bold**",
-            "-5 degrees",
-            "1.5 litres",
-            "2026. A year"
-        ]);
+        assert_eq!(
+            list("**Bold**\n-5 degrees\n1.5 litres\n2026. A year"),
+            ["**Bold**", "-5 degrees", "1.5 litres", "2026. A year"]
+        );
         assert_eq!(list("  \n"), Vec::<String>::new());
         assert_eq!(list("bowl (small, deep); plate"), ["bowl (small, deep)", "plate"]);
     }
 
     #[test]
     fn inner_lists_and_continued_lines_stay_with_their_item() {
-        assert_eq!(list("1. one\n   - deep\n   more\n- flat\n\n2. two"), ["one\n- deep\nmore\n- flat", "two"]);
+        assert_eq!(
+            list("1. one\n   - deep\n   more\n- flat\n\n2. two"),
+            ["one\n- deep\nmore\n- flat", "two"]
+        );
         assert_eq!(list("- a\n    - b\n- c"), ["a\n- b", "c"]);
     }
 }

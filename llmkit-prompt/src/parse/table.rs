@@ -42,7 +42,8 @@ impl Table {
     }
 
     fn record<T: DeserializeOwned>(&self, number: usize, row: &[String]) -> Result<T> {
-        let cells = row.iter().map(|cell| if cell.is_empty() { Value::Null } else { Value::String(cell.clone()) });
+        let cells =
+            row.iter().map(|cell| if cell.is_empty() { Value::Null } else { Value::String(cell.clone()) });
         let mut record = Value::Object(self.header.iter().cloned().zip(cells).collect::<Map<_, _>>());
         // What looks like a number stays a text where the type wants a text: a cell is read in another way only when it is refused.
         for _ in 0..=self.header.len() {
@@ -94,8 +95,12 @@ fn literal(cell: &str) -> Option<Value> {
 /// ```
 pub fn table(text: &str) -> Result<Table> {
     let lines: Vec<&str> = text.lines().collect();
-    if let Some(head) = (1..lines.len()).find(|line| lines[*line].contains('-') && is_head(lines[line - 1], lines[*line])) {
-        let rows = lines[head + 1..].iter().take_while(|line| line.contains('|') && !line.trim_start().starts_with("```"));
+    if let Some(head) =
+        (1..lines.len()).find(|line| lines[*line].contains('-') && is_head(lines[line - 1], lines[*line]))
+    {
+        let rows = lines[head + 1..]
+            .iter()
+            .take_while(|line| line.contains('|') && !line.trim_start().starts_with("```"));
         return checked(pipe_cells(lines[head - 1]), rows.map(|line| pipe_cells(line)).collect());
     }
     for block in code_blocks(text) {
@@ -127,7 +132,9 @@ fn is_head(header: &str, dashes: &str) -> bool {
         let dashes = dashes.strip_suffix(':').unwrap_or(dashes);
         !dashes.is_empty() && dashes.bytes().all(|byte| byte == b'-')
     };
-    (header.contains('|') || dashes.contains('|')) && cells.iter().all(is_dashes) && pipe_cells(header).len() == cells.len()
+    (header.contains('|') || dashes.contains('|'))
+        && cells.iter().all(is_dashes)
+        && pipe_cells(header).len() == cells.len()
 }
 
 fn pipe_cells(line: &str) -> Vec<String> {

@@ -161,7 +161,14 @@ mod tests {
             "flag": {"type": "boolean"}, "any": {}
         }});
         let tools = [ToolDefinition::new("f", "", parameters)];
-        let given = [("zip", "01234"), ("note", "null"), ("n", "5"), ("flag", "False"), ("any", "01"), ("new", "1.5")];
+        let given = [
+            ("zip", "01234"),
+            ("note", "null"),
+            ("n", "5"),
+            ("flag", "False"),
+            ("any", "01"),
+            ("new", "1.5"),
+        ];
         let parameters: String =
             given.map(|(key, value)| format!("<parameter={key}>\n{value}\n</parameter>\n")).concat();
         let calls = tagged(&format!("\n<function=f>\n{parameters}</function>\n"), &tools).unwrap();

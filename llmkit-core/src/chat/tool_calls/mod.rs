@@ -130,7 +130,8 @@ mod tests {
         // The end of the turn may take the place of the closing tag.
         parsed(format, &format!("<tool_call>\n{written}"), "", &one);
         let two = [call("now", json!({})), one[0].clone()];
-        let calls = format!("<tool_call>\n{{\"name\": \"now\"}}\n</tool_call>\n<tool_call>{written}</tool_call>");
+        let calls =
+            format!("<tool_call>\n{{\"name\": \"now\"}}\n</tool_call>\n<tool_call>{written}</tool_call>");
         parsed(format, &calls, "", &two);
         parsed(format, &format!("A\n{calls}\nB"), "A\nB", &two);
         // As SmolLM2 writes them.
@@ -207,8 +208,7 @@ mod tests {
         let add = call("add", json!({"a": "[TOOL_CALLS]"}));
         let identified = ToolCall { id: Some("abcdefghi".to_owned()), ..add.clone() };
         let list = r#"[{"name": "add", "arguments": {"a": "[TOOL_CALLS]"}, "id": "abcdefghi"}, {"name": "now", "arguments": {}}]"#;
-        let named =
-            r#"add[CALL_ID]abcdefghi[ARGS]{"a": "[TOOL_CALLS]"}[TOOL_CALLS]now[ARGS]{} [TOOL_CALLS]add{"a": "[TOOL_CALLS]"}"#;
+        let named = r#"add[CALL_ID]abcdefghi[ARGS]{"a": "[TOOL_CALLS]"}[TOOL_CALLS]now[ARGS]{} [TOOL_CALLS]add{"a": "[TOOL_CALLS]"}"#;
         let now = call("now", json!({}));
         for format in [ToolCallFormat::Mistral, ToolCallFormat::MistralNamed] {
             parsed(format, &format!("[TOOL_CALLS] {list}"), "", &[identified.clone(), now.clone()]);
@@ -242,12 +242,7 @@ mod tests {
             json!({"path": "a.txt", "text": "\"x\"\n<b>\n", "times": 3, "sure": true, "list": [1, 2]});
         parsed(ToolCallFormat::QwenCoder, written, "Now:", &[call("write", arguments)]);
         let empty = "<tool_call>\n<function=now>\n</function>\n</tool_call>\n<tool_call><function=now></function></tool_call>";
-        parsed(
-            ToolCallFormat::QwenCoder,
-            empty,
-            "",
-            &[call("now", json!({})), call("now", json!({}))],
-        );
+        parsed(ToolCallFormat::QwenCoder, empty, "", &[call("now", json!({})), call("now", json!({}))]);
     }
 
     #[test]
@@ -269,7 +264,9 @@ mod tests {
         for name in ["qwen3_5_think", "nemotron_3_nano"] {
             assert_eq!(format(name), Some(ToolCallFormat::QwenCoder), "{name}");
         }
-        for name in ["chatml", "llama2", "llama3", "gemma3", "zephyr", "glm4moe", "mistral_v1", "phi3", "gptoss"] {
+        for name in
+            ["chatml", "llama2", "llama3", "gemma3", "zephyr", "glm4moe", "mistral_v1", "phi3", "gptoss"]
+        {
             assert_eq!(format(name), None, "{name}");
         }
     }

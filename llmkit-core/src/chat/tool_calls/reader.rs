@@ -386,7 +386,8 @@ mod tests {
 
     #[test]
     fn a_call_within_thoughts_is_a_thought() {
-        let text = "<think><tool_call>{\"name\": \"f\"}</tool_call></think><tool_call>{\"name\": \"g\"}</tool_call>";
+        let text =
+            "<think><tool_call>{\"name\": \"f\"}</tool_call></think><tool_call>{\"name\": \"g\"}</tool_call>";
         let reader = AnswerReader::new().with_thinking(false).with_calls(ToolCallFormat::Hermes, &[]);
         let message = read(reader, &[text]).1;
         assert_eq!(message.tool_calls.len(), 1);
@@ -397,7 +398,15 @@ mod tests {
     #[test]
     fn a_long_answer_of_marks_takes_time_in_proportion() {
         let start = std::time::Instant::now();
-        for unit in ["<tool_call>", "<tool_call>\"</tool_call>", "</tool_call>", "[TOOL_CALLS]a[ARGS]{}", "{", "<think>", " \n"] {
+        for unit in [
+            "<tool_call>",
+            "<tool_call>\"</tool_call>",
+            "</tool_call>",
+            "[TOOL_CALLS]a[ARGS]{}",
+            "{",
+            "<think>",
+            " \n",
+        ] {
             let text = unit.repeat(30_000);
             for format in [ToolCallFormat::Hermes, ToolCallFormat::Llama3, ToolCallFormat::Mistral] {
                 let reader = AnswerReader::new().with_thinking(false).with_calls(format, &[]);
@@ -414,10 +423,37 @@ mod tests {
 
     fn pieces() -> impl Strategy<Value = Vec<&'static str>> {
         let pieces = [
-            "<think>", "</think>", "<tool_call>", "</tool_call>", "{\"name\": \"f\"", ", \"arguments\": {", "\"x\": \"é", "\"", "}", "}", "}",
-            "\n", " ", "text", "<", "[TOOL_CALLS]", "[", "]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", ";", "<function=f>", "<parameter=x>",
-            "</parameter>", "</function>", "\\", "\"parameters\":", "→",
-            "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>", "{\"name\": \"f\", \"parameters\": {}}",
+            "<think>",
+            "</think>",
+            "<tool_call>",
+            "</tool_call>",
+            "{\"name\": \"f\"",
+            ", \"arguments\": {",
+            "\"x\": \"é",
+            "\"",
+            "}",
+            "}",
+            "}",
+            "\n",
+            " ",
+            "text",
+            "<",
+            "[TOOL_CALLS]",
+            "[",
+            "]",
+            "[ARGS]",
+            "[CALL_ID]",
+            "<|python_tag|>",
+            ";",
+            "<function=f>",
+            "<parameter=x>",
+            "</parameter>",
+            "</function>",
+            "\\",
+            "\"parameters\":",
+            "→",
+            "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>",
+            "{\"name\": \"f\", \"parameters\": {}}",
         ];
         prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..16)
     }

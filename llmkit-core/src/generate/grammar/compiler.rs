@@ -60,7 +60,9 @@ impl GrammarCompiler {
                 TopLevelGrammar::from_lark(text.clone())
             }
         };
-        let parser = self.on_deep_stack(|| self.factory.create_parser(grammar).map_err(|error| failed(&format!("{error:#}"))))?;
+        let parser = self.on_deep_stack(|| {
+            self.factory.create_parser(grammar).map_err(|error| failed(&format!("{error:#}")))
+        })?;
         Ok(GrammarConstraint { matcher: Matcher::new(Ok(parser)), eos_token_ids: self.eos_token_ids.clone() })
     }
 

@@ -53,7 +53,8 @@ impl TokenizerEnv for Vocabulary {
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
         let ids = std::str::from_utf8(bytes).ok().and_then(|text| self.tokenizer.encode(text, false).ok());
         // A special token's letters are not that token, and a normaliser may change the text.
-        ids.filter(|ids| self.trie.decode_raw(ids) == bytes).unwrap_or_else(|| self.trie.greedy_tokenize(bytes))
+        ids.filter(|ids| self.trie.decode_raw(ids) == bytes)
+            .unwrap_or_else(|| self.trie.greedy_tokenize(bytes))
     }
 
     fn tokenize_is_canonical(&self) -> bool {

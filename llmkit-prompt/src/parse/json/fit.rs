@@ -11,7 +11,9 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Parse`] with the path of the wrong field.
-pub(super) fn fit<'de, T: DeserializeOwned>(json: impl Deserializer<'de, Error = serde_json::Error>) -> Result<T> {
+pub(super) fn fit<'de, T: DeserializeOwned>(
+    json: impl Deserializer<'de, Error = serde_json::Error>,
+) -> Result<T> {
     serde_path_to_error::deserialize(json).map_err(|error| {
         let path = error.path().to_string();
         let (expected, found) = in_words(&error.inner().to_string());
@@ -22,7 +24,8 @@ pub(super) fn fit<'de, T: DeserializeOwned>(json: impl Deserializer<'de, Error =
 /// What serde expected and what it found, out of its message.
 fn in_words(message: &str) -> (String, String) {
     let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
-    let message = message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: ")).unwrap_or(message);
+    let message =
+        message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: ")).unwrap_or(message);
     if let Some(field) = message.strip_prefix("missing field ") {
         return (format!("the field {field}"), "none".to_owned());
     }
@@ -42,7 +45,9 @@ pub(super) fn unwrapped<T: DeserializeOwned>(mut value: Value) -> Option<(T, Vec
         let kind;
         (value, kind) = match value {
             Value::Array(mut values) if values.len() == 1 => (values.pop()?, RepairKind::Unwrapped),
-            Value::Object(entries) if entries.len() == 1 => (entries.into_iter().next()?.1, RepairKind::Unwrapped),
+            Value::Object(entries) if entries.len() == 1 => {
+                (entries.into_iter().next()?.1, RepairKind::Unwrapped)
+            }
             Value::String(text) => (inner(&text)?, RepairKind::InnerJson),
             _ => return None,
         };

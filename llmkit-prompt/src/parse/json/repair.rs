@@ -185,7 +185,8 @@ impl<'a> Reader<'a> {
             _ if self.ellipsis() => Ok(if in_object == Some(true) { Want::Value } else { Want::Comma }),
             _ => {
                 if let Some(quote) = self.quote_at(self.at) {
-                    let text = self.quoted(quote, if in_object == Some(true) { Role::Entry } else { Role::Element });
+                    let text =
+                        self.quoted(quote, if in_object == Some(true) { Role::Entry } else { Role::Element });
                     self.put(Value::String(text));
                 } else if let Some(value) = self.unquoted() {
                     self.put(value);

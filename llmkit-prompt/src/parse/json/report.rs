@@ -34,7 +34,9 @@ pub struct Repaired<T> {
 impl<T> Repaired<T> {
     /// Whether the JSON broke off and was closed by us, so that more may have been meant to come.
     pub fn is_cut_off(&self) -> bool {
-        self.repairs.iter().any(|repair| matches!(repair.kind, RepairKind::Closed | RepairKind::UnfinishedEntry))
+        self.repairs
+            .iter()
+            .any(|repair| matches!(repair.kind, RepairKind::Closed | RepairKind::UnfinishedEntry))
     }
 }
 

@@ -79,7 +79,8 @@ pub(super) fn search(text: &str) -> Found {
     for start in [0, body] {
         let trimmed = trimmed(text, start);
         if value_end(&bytes[..trimmed.end], trimmed.start) == Some(trimmed.end) {
-            let piece = Piece { range: trimmed, log: Log::default(), content: Content::Valid, source: Source::Whole };
+            let piece =
+                Piece { range: trimmed, log: Log::default(), content: Content::Valid, source: Source::Whole };
             return Found { pieces: vec![piece], too_deep: false };
         }
     }
@@ -92,7 +93,13 @@ pub(super) fn search(text: &str) -> Found {
     pieces.sort_by_key(|piece| {
         let broken = !matches!(piece.content, Content::Valid);
         let list = bytes[piece.range.start] == b'[';
-        (piece.source, broken && !piece.is_list_of_pieces(), list, Reverse(piece.range.end), Reverse(piece.is_list_of_pieces()))
+        (
+            piece.source,
+            broken && !piece.is_list_of_pieces(),
+            list,
+            Reverse(piece.range.end),
+            Reverse(piece.is_list_of_pieces()),
+        )
     });
     Found { pieces, ..found }
 }
@@ -101,9 +108,16 @@ pub(super) fn search(text: &str) -> Found {
 pub(super) fn within_broken(text: &str, pieces: &[Piece]) -> Vec<Piece> {
     let mut inner = Vec::new();
     let mut tries = 0;
-    for piece in pieces.iter().filter(|piece| matches!(piece.content, Content::Mended(_)) && piece.source != Source::Whole) {
+    for piece in pieces
+        .iter()
+        .filter(|piece| matches!(piece.content, Content::Mended(_)) && piece.source != Source::Whole)
+    {
         let mut at = piece.range.start + 1;
-        while let Some(offset) = text.as_bytes().get(at..piece.range.end).and_then(|rest| rest.iter().position(|byte| *byte == b'{')) {
+        while let Some(offset) = text
+            .as_bytes()
+            .get(at..piece.range.end)
+            .and_then(|rest| rest.iter().position(|byte| *byte == b'{'))
+        {
             let start = at + offset;
             tries += 1;
             if tries > WITHIN {
@@ -144,7 +158,12 @@ impl Found {
         if text[whole.clone()].starts_with(|c| family(c).is_some()) {
             if let Some(mended) = repair::mend_entries(&text[..whole.end], whole.start) {
                 let content = Content::Mended(mended.value);
-                self.pieces.push(Piece { range: whole.clone(), log: mended.log, content, source: Source::Whole });
+                self.pieces.push(Piece {
+                    range: whole.clone(),
+                    log: mended.log,
+                    content,
+                    source: Source::Whole,
+                });
                 return;
             }
         }
@@ -175,7 +194,9 @@ impl Found {
         let bytes = &text.as_bytes()[..range.end];
         let first = self.pieces.len();
         let (mut at, mut fences) = (range.start, fences.iter().peekable());
-        while let Some(offset) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| matches!(byte, b'{' | b'['))) {
+        while let Some(offset) =
+            bytes.get(at..).and_then(|rest| rest.iter().position(|byte| matches!(byte, b'{' | b'[')))
+        {
             let start = at + offset;
             while fences.next_if(|fence| fence.end <= start).is_some() {}
             if let Some(fence) = fences.peek().filter(|fence| fence.contains(&start)) {
@@ -234,7 +255,12 @@ impl Found {
             && (quoted || !mended.value.is_string())
             && mended.end == range.end
         {
-            self.pieces.push(Piece { range, log: mended.log, content: Content::Mended(mended.value), source });
+            self.pieces.push(Piece {
+                range,
+                log: mended.log,
+                content: Content::Mended(mended.value),
+                source,
+            });
         }
     }
 }
@@ -248,7 +274,8 @@ fn is_plausible(text: &str, start: usize) -> bool {
     }
     if text.as_bytes()[start] == b'[' {
         let word = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
-        let literal = ["true", "false", "null", "none", "nan"].contains(&rest[..word.min(8)].to_ascii_lowercase().as_str());
+        let literal = ["true", "false", "null", "none", "nan"]
+            .contains(&rest[..word.min(8)].to_ascii_lowercase().as_str());
         return literal || matches!(c, '0'..='9' | '-' | '+' | '{' | '[' | ']');
     }
     if matches!(c, '{' | '}') {

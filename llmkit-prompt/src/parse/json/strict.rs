@@ -93,7 +93,8 @@ fn escape(bytes: &[u8], at: usize) -> Option<usize> {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 1),
         b'u' => match hex(bytes, at + 1)? {
             0xd800..0xdc00 => {
-                let low = bytes.get(at + 5..at + 7)? == b"\\u" && (0xdc00..0xe000).contains(&hex(bytes, at + 7)?);
+                let low =
+                    bytes.get(at + 5..at + 7)? == b"\\u" && (0xdc00..0xe000).contains(&hex(bytes, at + 7)?);
                 low.then_some(at + 11)
             }
             0xdc00..0xe000 => None,
@@ -117,7 +118,8 @@ fn number(bytes: &[u8], start: usize) -> Option<usize> {
         (at > from).then_some(at)
     };
     let sign = usize::from(bytes.get(start) == Some(&b'-'));
-    let mut at = if bytes.get(start + sign) == Some(&b'0') { start + sign + 1 } else { digits(start + sign)? };
+    let mut at =
+        if bytes.get(start + sign) == Some(&b'0') { start + sign + 1 } else { digits(start + sign)? };
     if bytes.get(at) == Some(&b'.') {
         at = digits(at + 1)?;
     }

@@ -125,7 +125,10 @@ impl Reader<'_> {
                 }
                 continue;
             }
-            if role == Role::Key && c == '\n' && let Some(end) = self.key_end(start, here) {
+            if role == Role::Key
+                && c == '\n'
+                && let Some(end) = self.key_end(start, here)
+            {
                 return Ok(self.cut(text, here, end));
             }
             let natural = quote.closed_by(c) && !quote.escaped;
@@ -285,7 +288,9 @@ impl Reader<'_> {
     }
 
     fn colon_at(&self, at: usize) -> bool {
-        self.text.get(at..self.limit).is_some_and(|rest| rest.starts_with([':', '：']) || rest.starts_with("=>"))
+        self.text
+            .get(at..self.limit)
+            .is_some_and(|rest| rest.starts_with([':', '：']) || rest.starts_with("=>"))
     }
 
     /// Whether a short quoted element of a list begins here.
@@ -294,7 +299,8 @@ impl Reader<'_> {
         let Some(quote) = self.quote_at(at) else { return false };
         let body = self.text.get(at + quote.len()..end).unwrap_or_default();
         body.char_indices().find(|(_, c)| quote.closed_by(*c)).is_some_and(|(offset, c)| {
-            offset > 0 && matches!(self.next_visible(at + quote.len() + offset + c.len_utf8()), Some(b',' | b']'))
+            offset > 0
+                && matches!(self.next_visible(at + quote.len() + offset + c.len_utf8()), Some(b',' | b']'))
         })
     }
 
@@ -354,7 +360,8 @@ impl Reader<'_> {
             return;
         };
         self.at += 5;
-        let low = if self.bytes[self.at..self.limit].starts_with(b"\\u") { self.hex(self.at + 2, 4) } else { None };
+        let low =
+            if self.bytes[self.at..self.limit].starts_with(b"\\u") { self.hex(self.at + 2, 4) } else { None };
         let c = match (first, low) {
             (0xd800..0xdc00, Some(low @ 0xdc00..0xe000)) => {
                 self.at += 6;

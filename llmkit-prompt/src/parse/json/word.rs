@@ -14,7 +14,9 @@ impl Reader<'_> {
     pub(super) fn bare_key(&mut self) -> Option<String> {
         let here = self.at;
         let rest = &self.text[here..self.limit];
-        let stops = |c: char| matches!(c, ':' | '：' | '=' | ',' | '{' | '}' | '[' | ']' | '\n') || family(c) == Some('"');
+        let stops = |c: char| {
+            matches!(c, ':' | '：' | '=' | ',' | '{' | '}' | '[' | ']' | '\n') || family(c) == Some('"')
+        };
         let end = rest.find(stops).unwrap_or(rest.len());
         let mut behind = here + end;
         let quoted = self.quote_at(behind).is_some();
@@ -24,7 +26,8 @@ impl Reader<'_> {
         let name = rest[..end].trim();
         let colon = self.skipped(behind);
         let is_key = !name.is_empty() && self.text[colon..self.limit].starts_with([':', '：', '=']);
-        self.at = if is_key { colon } else { behind.max(here + rest.chars().next().map_or(0, char::len_utf8)) };
+        self.at =
+            if is_key { colon } else { behind.max(here + rest.chars().next().map_or(0, char::len_utf8)) };
         if !is_key {
             self.log.add(here, Kind::StrayText);
             return None;
@@ -63,7 +66,8 @@ impl Reader<'_> {
                         break;
                     }
                 }
-                '/' if begun && (self.text[here..].starts_with("/*") || self.text[here..].starts_with("//"))
+                '/' if begun
+                    && (self.text[here..].starts_with("/*") || self.text[here..].starts_with("//"))
                     && (is_plain(so_far) || self.text[..here].ends_with(is_space)) =>
                 {
                     break;
@@ -73,7 +77,8 @@ impl Reader<'_> {
                     spaced = true;
                     let next = self.skipped(here);
                     let another = next < self.limit
-                        && (matches!(self.bytes[next], b'0'..=b'9' | b'-' | b'+' | b'/' | b'#') || self.literal_at(next));
+                        && (matches!(self.bytes[next], b'0'..=b'9' | b'-' | b'+' | b'/' | b'#')
+                            || self.literal_at(next));
                     if is_plain(so_far) && (another || self.key_at(next) == Some(true)) {
                         break;
                     }
@@ -97,9 +102,9 @@ impl Reader<'_> {
         if word.is_empty() {
             return None;
         }
-        let (value, kind) = plain(word).or_else(|| unfinished(word).filter(|_| cut_off)).unwrap_or_else(|| {
-            (Value::String(word.to_owned()), Some(Kind::UnquotedText))
-        });
+        let (value, kind) = plain(word)
+            .or_else(|| unfinished(word).filter(|_| cut_off))
+            .unwrap_or_else(|| (Value::String(word.to_owned()), Some(Kind::UnquotedText)));
         if let Some(kind) = kind {
             self.log.add(start, kind);
         }
@@ -108,7 +113,8 @@ impl Reader<'_> {
 
     /// Whether `1` here is followed by `,000` and no more digits.
     fn groups_of_three(&self, so_far: &str, at: usize) -> bool {
-        let digits = self.bytes[at..self.limit].iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
+        let digits =
+            self.bytes[at..self.limit].iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
         let last = so_far.rsplit(',').next().unwrap_or_default().trim_start_matches(['-', '+']);
         digits == 3 && (1..=3).contains(&last.len()) && last.bytes().all(|byte| byte.is_ascii_digit())
     }
