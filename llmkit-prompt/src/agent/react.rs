@@ -214,11 +214,11 @@ fn action_of(action: &str, input: Option<&str>, notes: &mut Vec<String>) -> Resu
     }
     let end = first.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')));
     let (name, rest) = first.split_at(end.unwrap_or(first.len()));
+    let name = name.trim_end_matches('.').to_owned();
     if name.is_empty() {
         let shown: String = first.chars().take(80).collect();
         return Err(format!("after `Action:` expected a tool's name, found `{shown}`"));
     }
-    let name = name.trim_end_matches('.').to_owned();
     if ["none", "null", "n", "nothing"].contains(&name.to_ascii_lowercase().as_str()) {
         return Err("the action is none; if no tool is needed, write `Final Answer:`".to_owned());
     }
@@ -420,6 +420,7 @@ mod tests {
             ("Thought: hm\nThought: hm", "after the thought there is neither `Action:` nor `Final Answer:`"),
             ("Action:", "after `Action:` there is no tool's name"),
             ("Action: ???", "after `Action:` expected a tool's name, found `???`"),
+            ("Action: ..", "after `Action:` expected a tool's name, found `..`"),
             ("Action: None", "the action is none; if no tool is needed, write `Final Answer:`"),
             ("Final Answer:  ", "after `Final Answer:` there is no answer"),
             ("Action Input: {}", "there is an `Action Input:` with no `Action:` before it"),
