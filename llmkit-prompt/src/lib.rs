@@ -73,19 +73,15 @@ pub mod minutes;
 pub mod parse;
 pub mod pearl;
 pub mod reasoning;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod summary;
 pub mod testing;
 pub mod typed;
 
-#[cfg(feature = "remote")]
-pub mod remote;
-
-mod error;
-mod chat;
 mod embeddings;
 mod error;
 mod long;
-mod mentions;
 mod registry;
 mod run;
 mod schema;
