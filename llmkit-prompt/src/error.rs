@@ -393,14 +393,6 @@ pub enum Error {
         /// Everything that is wrong, in the order of the text.
         problems: Vec<crate::pearl::PlanProblem>,
     },
-    /// A model's answers are no minutes.
-    #[error("{attempts} answers are no minutes in JSON, the last because: {reason}")]
-    NoMinutes {
-        /// How often the model answered.
-        attempts: usize,
-        /// What is wrong with its last answer.
-        reason: String,
-    },
     /// A [`minutes::Transcript`](crate::minutes::Transcript) is unusable.
     #[error("the transcript is unusable: {reason}")]
     Transcript {
