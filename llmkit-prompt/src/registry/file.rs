@@ -289,9 +289,9 @@ fn in_file(mut error: Error, file: &str, name: &str, starts: &[usize]) -> Error 
         }
     };
     match &mut error {
-        Error::Syntax { template, line, .. } | Error::Reference { template, line, .. } | Error::LongTag { template, line, .. } => {
-            place(template, line)
-        }
+        Error::Syntax { template, line, .. }
+        | Error::Reference { template, line, .. }
+        | Error::LongTag { template, line, .. } => place(template, line),
         Error::Variables { problems, .. } => {
             for problem in problems {
                 if let VariableProblem::Undeclared { template, line, .. }
