@@ -101,6 +101,6 @@ pub use registry::PromptWatch;
 pub use registry::{PromptFile, Prompts, Reload};
 pub use run::{Call, Run, Trace, TraceEvent, Traced, WithDefaults};
 pub use template::{
-    ChatPrompt, Cleaned, Escape, FUEL, LONGEST_TEMPLATE, Marked, Part, PartSource, Partials, PromptTemplate, PromptTokens, Rendered, RenderedChat,
-    TypedPrompt, TypedTemplate, UNTRUSTED_NOTE, mark_untrusted,
+    ChatPrompt, Cleaned, Escape, FUEL, LONGEST_TEMPLATE, Marked, Part, PartSource, Partials, PromptTemplate,
+    PromptTokens, Rendered, RenderedChat, TypedPrompt, TypedTemplate, UNTRUSTED_NOTE, mark_untrusted,
 };

@@ -7,14 +7,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use llmkit_core::{ChatRequest, ChatResponse, FinishReason, LanguageModel, ResponseFormat, ToolCall, Usage};
+use llmkit_core::{
+    Capabilities, ChatRequest, ChatResponse, FinishReason, LanguageModel, ResponseFormat, ToolCall, Usage,
+};
+use llmkit_prompt::agent::{Agent, Toolbox, sync_tool};
 use llmkit_prompt::few_shot::{Examples, FewShot, NgramSelector};
 use llmkit_prompt::reasoning::{
     Extract, Reasoned, Reasoner, SelfConsistency, Verdict, VerifiedReasoner, ZeroShotCot,
 };
 use llmkit_prompt::testing::ScriptedModel;
-use llmkit_prompt::{Message, Run};
+use llmkit_prompt::typed::Typed;
+use llmkit_prompt::{ChatPrompt, Message, PromptTemplate, Role, Run};
 use pollster::block_on;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -386,4 +392,78 @@ fn selection_has_a_span_in_its_piece() {
     assert_eq!((span.fields["candidates"].as_str(), span.fields["count"].as_str()), ("2", "1"));
     assert_eq!(span.fields["otel.name"], format!("select {}", span.fields["selector"]));
     assert_eq!(spans.path(span)[0], "invoke_workflow classify");
+}
+
+#[test]
+fn rendering_has_a_span_with_the_prompts_name_and_a_failure_its_kind() {
+    let spans = Recorder::record(|| {
+        let prompt = ChatPrompt::new("greet", [(Role::User, "Hello {{ user.name }}")], ["user"]).unwrap();
+        prompt.render(json!({"user": {"name": "SECRET"}})).unwrap();
+        prompt.render(json!({"user": {}})).unwrap_err();
+        prompt.render(json!({})).unwrap_err();
+        let text = PromptTemplate::new("line", "{{ x }}", ["x"]).unwrap();
+        text.render(json!({"x": "SECRET"})).unwrap();
+    });
+    let errors: Vec<Option<&str>> = spans
+        .named("render greet")
+        .iter()
+        .map(|span| span.fields.get("error.type").map(String::as_str))
+        .collect();
+    assert_eq!(errors, [None, Some("render"), Some("render")]);
+    assert_eq!(spans.one("render line").fields["gen_ai.prompt.name"], "line");
+    assert!(!format!("{:?}", spans.0).contains("SECRET"));
+}
+
+#[test]
+fn a_typed_answer_is_parsed_in_a_span() {
+    let spans = Recorder::record(|| {
+        let model = ScriptedModel::new(["[1, 2", "no numbers", "[1, 2, 3]"]);
+        block_on(Typed::<Vec<u32>>::new().run(&model, vec![Message::user("Count to three.")])).unwrap();
+    });
+    let parses: Vec<&Seen> = spans.0.values().filter(|span| span.name == "parse").collect();
+    assert!(
+        !parses.is_empty() && parses.iter().all(|span| spans.path(span).len() == 2),
+        "{:?}",
+        spans.paths()
+    );
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Sum {
+    a: i64,
+    b: i64,
+}
+
+#[test]
+fn a_tool_has_a_span_with_its_call() {
+    let spans = Recorder::record(|| {
+        let call = ToolCall {
+            id: Some("call-7".to_owned()),
+            name: "add".to_owned(),
+            arguments: json!({"a": 1, "b": 2}),
+        };
+        let answer =
+            |message| ChatResponse { message, finish_reason: FinishReason::Stop, usage: Usage::default() };
+        let model = ScriptedModel::with_responses([
+            answer(Message::assistant("").with_tool_calls(vec![call])),
+            answer(Message::assistant("It is 3.")),
+        ])
+        .with_capabilities(Capabilities::new().with_tools(true));
+        let add = sync_tool("add", "Adds two numbers.", |Sum { a, b }: Sum| Ok(a + b));
+        let agent = Agent::new(Toolbox::new([add]).unwrap());
+        let run = block_on(agent.run(&model, "What is 1 + 2?")).unwrap();
+        assert_eq!(run.value.into_answer().unwrap(), "It is 3.");
+    });
+    let span = spans.one("execute_tool add");
+    assert_eq!(
+        fields(span),
+        json!({
+            "otel.name": "execute_tool add",
+            "otel.kind": "internal",
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": "add",
+            "gen_ai.tool.call.id": "call-7",
+            "gen_ai.tool.type": "function",
+        })
+    );
 }

@@ -231,6 +231,11 @@ impl LanguageModel for OpenAi {
         &self.model
     }
 
+    /// `openai`, whoever serves it: the conventions name the format by it.
+    fn provider(&self) -> &str {
+        "openai"
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.capabilities
     }

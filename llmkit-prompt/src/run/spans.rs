@@ -187,6 +187,12 @@ pub(crate) fn failed(span: &Span, kind: &str) {
     span.record("error.type", kind);
 }
 
+/// Does `work` in a span, and marks it where that fails.
+pub(crate) fn within<T>(span: Span, work: impl FnOnce() -> crate::Result<T>) -> crate::Result<T> {
+    let result = span.in_scope(work);
+    ended(&span, result)
+}
+
 /// Marks the work as failed where it has failed.
 pub(crate) fn ended<T>(span: &Span, result: crate::Result<T>) -> crate::Result<T> {
     if let Err(error) = &result {
@@ -202,6 +208,8 @@ pub(crate) fn kind(error: &Error) -> String {
         Error::Syntax { .. } | Error::Render { .. } | Error::NotAMap { .. } | Error::MissingValues { .. } => {
             "render".to_owned()
         }
+        Error::Parse { .. } => "parse".to_owned(),
+        Error::Answer { .. } => "answer".to_owned(),
         Error::NoAnswer { .. } => "no_answer".to_owned(),
         Error::AllSamplesFailed { .. } => "all_samples_failed".to_owned(),
         Error::NotVerified { .. } => "not_verified".to_owned(),

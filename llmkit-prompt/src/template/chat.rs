@@ -5,6 +5,7 @@ use super::rendered::{Rendered, RenderedChat};
 use super::typed::TypedPrompt;
 use super::untrusted::UNTRUSTED_NOTE;
 use super::{Escape, Partials};
+use crate::run::spans;
 use crate::{Message, Result, Role};
 
 /// A conversation with holes: a list of turns, each a [`Role`] and a template, over one set of declared variables.
@@ -60,7 +61,8 @@ impl ChatPrompt {
         let name = name.into();
         let (roles, sources): (Vec<Role>, Vec<String>) =
             turns.into_iter().map(|(role, source)| (role, source.into())).unzip();
-        let roots = sources.into_iter().enumerate().map(|(index, source)| (format!("{name}[{index}]"), source));
+        let roots =
+            sources.into_iter().enumerate().map(|(index, source)| (format!("{name}[{index}]"), source));
         let roots: Vec<_> = roots.collect();
         let variables = variables.into_iter().map(Into::into).collect();
         let checked = Checked::new(partials, name, roots, variables)?;
@@ -143,9 +145,13 @@ impl ChatPrompt {
         if !self.checked.untrusted.is_empty() {
             return Ok(self.explain(values)?.into_messages());
         }
-        let values = self.checked.values(values)?;
-        let turns = self.roles.iter().enumerate();
-        turns.map(|(index, role)| Ok(Message::new(*role, self.checked.render(index, values.clone())?))).collect()
+        spans::within(spans::render(self.name()), || {
+            let values = self.checked.values(values)?;
+            let turns = self.roles.iter().enumerate();
+            turns
+                .map(|(index, role)| Ok(Message::new(*role, self.checked.render(index, values.clone())?)))
+                .collect()
+        })
     }
 
     /// [`render`](Self::render), with where each part of the messages comes from, and how many tokens they take.
@@ -153,6 +159,10 @@ impl ChatPrompt {
     /// # Errors
     /// As `render`.
     pub fn explain(&self, values: impl Serialize) -> Result<RenderedChat> {
+        spans::within(spans::render(self.name()), || self.explained(values))
+    }
+
+    fn explained(&self, values: impl Serialize) -> Result<RenderedChat> {
         let values = self.checked.values(values)?;
         let turns = self.roles.iter().enumerate();
         let mut turns = turns

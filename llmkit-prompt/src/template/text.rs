@@ -5,6 +5,7 @@ use super::rendered::Rendered;
 use super::typed::TypedTemplate;
 use super::{Escape, Partials};
 use crate::Result;
+use crate::run::spans;
 
 /// A text with holes, checked when it is built.
 ///
@@ -128,7 +129,7 @@ impl PromptTemplate {
     /// [`Error::NotAMap`](crate::Error::NotAMap) if `values` is something else, [`Error::MissingValues`](crate::Error::MissingValues) if variables have no
     /// entry, [`Error::Render`](crate::Error::Render) if the template fails on the values, for instance because it uses an attribute that one lacks.
     pub fn render(&self, values: impl Serialize) -> Result<String> {
-        self.checked.render(0, self.checked.values(values)?)
+        spans::within(spans::render(self.name()), || self.checked.render(0, self.checked.values(values)?))
     }
 
     /// [`render`](Self::render), with where each part of the text comes from, and how many tokens it takes.
@@ -136,7 +137,7 @@ impl PromptTemplate {
     /// # Errors
     /// As `render`.
     pub fn explain(&self, values: impl Serialize) -> Result<Rendered> {
-        self.checked.explain(0, self.checked.values(values)?)
+        spans::within(spans::render(self.name()), || self.checked.explain(0, self.checked.values(values)?))
     }
 
     /// A fingerprint of all that decides what is rendered: the text, the partials that it includes, values given so far, escaping and which variables are
