@@ -4,7 +4,8 @@
 #   scripts/check_llama_cpp_server.sh MODEL.gguf
 #
 # PYTHON names an interpreter that has the package; without it, a virtual environment is made and the package installed (which compiles it,
-# for minutes). PORT is 18080 unless set; PORT + 1 serves embeddings.
+# for minutes). PORT is 18080 unless set; PORT + 1 serves embeddings: EMBEDDING_MODEL names a GGUF that is made for them, and
+# LLMKIT_LLAMA_CPP_DIMENSIONS the length of its vectors. Without them, the refusal of a model that makes none is checked.
 set -eu
 model=${1:?give the path of a GGUF model}
 port=${PORT:-18080}
@@ -22,7 +23,7 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 "$PYTHON" -m llama_cpp.server --model "$model" --model_alias local --port "$port" --n_ctx 1024 >"$folder/chat.log" 2>&1 &
 chat=$!
-"$PYTHON" -m llama_cpp.server --model "$model" --model_alias local --port $((port + 1)) --n_ctx 512 --embedding true >"$folder/embedding.log" 2>&1 &
+"$PYTHON" -m llama_cpp.server --model "${EMBEDDING_MODEL:-$model}" --model_alias local --port $((port + 1)) --n_ctx 512 --embedding true >"$folder/embedding.log" 2>&1 &
 embedding=$!
 for address in "$port" $((port + 1)); do
     tries=0

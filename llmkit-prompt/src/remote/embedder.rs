@@ -258,7 +258,14 @@ pub(super) fn read_vectors(
             Some(index) => usize::try_from(index).unwrap_or(usize::MAX),
             None => position,
         };
-        let vector = item.get("embedding").and_then(read_vector).ok_or_else(|| {
+        let embedding = item.get("embedding");
+        if embedding.and_then(|rows| rows.get(0)).is_some_and(Value::is_array) {
+            return Err(Failure::new(format!(
+                "the embedding of text {index} is a vector for each token: let the server pool them (llama.cpp: `--pooling mean`), \
+                 or serve a model that is made for embeddings"
+            )));
+        }
+        let vector = embedding.and_then(read_vector).ok_or_else(|| {
             Failure::new(format!(
                 "the embedding of text {index} is neither a list of numbers nor floats in base64"
             ))
@@ -361,6 +368,10 @@ mod tests {
             (json!({"data": [{"embedding": [1, null]}, {"embedding": [1, 2]}]}), "neither a list"),
             (json!({"data": [{"embedding": "AAAAfwAAgH8="}, {"embedding": [1, 2]}]}), "holds inf"),
             (json!({"data": [{"embedding": "A*"}, {"embedding": [1, 2]}]}), "neither a list"),
+            (
+                json!({"data": [{"embedding": [[1, 2], [3, 4]]}, {"embedding": [[1, 2]]}]}),
+                "a vector for each token",
+            ),
             (json!({"error": {"message": "no embeddings"}}), "no embeddings"),
             (json!([]), "no `data`"),
         ] {
