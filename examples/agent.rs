@@ -4,7 +4,7 @@
 //! ```text
 //! cargo run --release --example agent -- "What is 17 * 23 + 4?"
 //! cargo run --release --example agent -- --model Qwen/Qwen3-0.6B "Which dish serves the most, and what do six of them cost?"
-//! cargo run --release --example agent -- --model Qwen/Qwen3-0.6B "Note down what the tureen costs."
+//! cargo run --release --example agent -- --url http://localhost:8080/v1 --model qwen3 "Note down what the tureen costs."
 //! ```
 //!
 //! A model whose template has tool calls makes those; any other writes its steps as text (ReAct). Either way the run ends by an answer or at a
@@ -13,14 +13,11 @@
 use std::fs;
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
-use llmkit_core::engine::{Engine, EngineConfig};
-use llmkit_core::models::Pretrained;
-use llmkit_core::{ChatRequest, Device, LanguageModel};
+use llmkit_core::ChatRequest;
 use llmkit_prompt::WithDefaults;
 use llmkit_prompt::agent::{
     Agent, AgentEvent, Decision, FnTool, Limits, NoArguments, Protocol, Question, ToolError, Toolbox,
@@ -29,10 +26,14 @@ use llmkit_prompt::agent::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+#[path = "support/chat_model.rs"]
+mod chat_model;
 #[path = "support/device.rs"]
 mod device;
 #[path = "support/model.rs"]
 mod model;
+
+use chat_model::ChatModel;
 
 /// Give a model a task and tools.
 #[derive(Parser)]
@@ -40,9 +41,8 @@ struct Args {
     /// What is to be done.
     #[arg(default_value = "What is 17 * 23 + 4?")]
     task: String,
-    /// The model: a Hugging Face folder, a .gguf file, or a repository on the hub [default: SmolLM2-135M-Instruct]
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ChatModel,
     /// How the model calls tools.
     #[arg(long, value_enum, default_value_t = Calls::Auto)]
     calls: Calls,
@@ -61,9 +61,6 @@ struct Args {
     /// How freely to choose: 0 always takes the likeliest token.
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
-    /// Where to compute: auto, cpu, wgpu, cuda or cuda:N [default: LLMKIT_DEVICE, else auto]
-    #[arg(long)]
-    device: Option<Device>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -86,9 +83,7 @@ fn main() -> Result<()> {
             Calls::Native => Protocol::Native,
             Calls::React => Protocol::ReAct,
         })
-        .with_limits(
-            Limits::default().with_steps(args.steps).with_time(Duration::from_secs(args.seconds)),
-        )
+        .with_limits(Limits::default().with_steps(args.steps).with_time(Duration::from_secs(args.seconds)))
         .with_last_answer()
         .with_approval(ask_at_the_terminal)
         .on_event(show);
@@ -99,7 +94,7 @@ fn main() -> Result<()> {
         seed: Some(0),
         ..ChatRequest::default()
     };
-    let model = WithDefaults::new(open(&args)?, settings);
+    let model = WithDefaults::new(args.model.open()?, settings);
     let run = pollster::block_on(agent.run(&model, args.task))?;
 
     println!("\n=== the trace ===\n{}", run.trace);
@@ -111,12 +106,6 @@ fn main() -> Result<()> {
         (None, None) => println!("no answer"),
     }
     Ok(())
-}
-
-fn open(args: &Args) -> Result<Arc<dyn LanguageModel>> {
-    let device = device::choose(args.device.clone())?;
-    let pretrained = Pretrained::load(model::find(args.model.as_deref())?, &device)?;
-    Ok(Arc::new(Engine::start(pretrained, EngineConfig::new("agent"))?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -149,12 +138,14 @@ fn tools(folder: &Path) -> Result<Toolbox> {
     let (search, read, write, list) =
         (folder.to_owned(), folder.to_owned(), folder.to_owned(), folder.to_owned());
     let list: FnTool =
-        sync_tool("list_notes", "Lists the names of all notes.", move |_: NoArguments| names(&list)).read_only();
-    let search = sync_tool("search_notes", "Finds the notes that contain some words.", move |args: Search| {
-        find(&search, &args.words)
-    })
-    .read_only()
-    .with_untrusted_output();
+        sync_tool("list_notes", "Lists the names of all notes.", move |_: NoArguments| names(&list))
+            .read_only();
+    let search =
+        sync_tool("search_notes", "Finds the notes that contain some words.", move |args: Search| {
+            find(&search, &args.words)
+        })
+        .read_only()
+        .with_untrusted_output();
     let read = sync_tool("read_note", "Reads a note.", move |args: Read| {
         // A name out of the list, so that no path leads out of the folder.
         if !names(&read)?.contains(&args.name) {

@@ -279,12 +279,7 @@ pub fn is_number(value: &Value) -> bool {
 }
 
 /// Methods of Python's `str` and `list` beyond those that minijinja-contrib has.
-pub fn method(
-    state: &mut State,
-    value: &Value,
-    name: &str,
-    arguments: &[Value],
-) -> Result<Value, Error> {
+pub fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         match name {
             "removeprefix" => {

@@ -8,9 +8,7 @@ use crate::{ChatPrompt, Error, PromptFile, Result};
 
 /// The files by name.
 const FILES: &[(&str, &str)] = &[
-    ("minutes/again", include_str!("../prompts/minutes/again.md")),
     ("minutes/extract", include_str!("../prompts/minutes/extract.md")),
-    ("minutes/schema", include_str!("../prompts/minutes/schema.md")),
     ("agent/last_answer", include_str!("../prompts/agent/last_answer.md")),
     ("agent/react", include_str!("../prompts/agent/react.md")),
     ("agent/retry", include_str!("../prompts/agent/retry.md")),

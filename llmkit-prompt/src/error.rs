@@ -94,7 +94,10 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A rendered prompt has more tokens than allowed.
-    #[error("`{prompt}` takes {tokens} tokens, {allowed} are allowed; the largest variables: {}", sizes(largest))]
+    #[error(
+        "`{prompt}` takes {tokens} tokens, {allowed} are allowed; the largest variables: {}",
+        sizes(largest)
+    )]
     TooLong {
         /// The prompt's name.
         prompt: String,
@@ -377,14 +380,6 @@ pub enum Error {
     Plan {
         /// Everything that is wrong, in the order of the text.
         problems: Vec<crate::pearl::PlanProblem>,
-    },
-    /// A model's answers are no minutes.
-    #[error("{attempts} answers are no minutes in JSON, the last because: {reason}")]
-    NoMinutes {
-        /// How often the model answered.
-        attempts: usize,
-        /// What is wrong with its last answer.
-        reason: String,
     },
     /// A [`minutes::Transcript`](crate::minutes::Transcript) is unusable.
     #[error("the transcript is unusable: {reason}")]

@@ -48,6 +48,7 @@
 //! - [`agent`]: a model that works on a task with tools, within limits and under approval.
 //! - [`parse`]: reading what a model wrote: JSON with its slips, lists, tables, dates, code.
 //! - [`typed`]: answers as values of a type, asked for again until they are.
+//! - [`cache`]: answers and vectors that are not made twice; with the feature `remote`, `remote`: models behind an OpenAI-compatible interface.
 //! - [`testing`]: models with known answers.
 //! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
 //! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
@@ -66,6 +67,7 @@
 
 pub mod agent;
 pub mod builtin;
+pub mod cache;
 pub mod chunks;
 pub mod few_shot;
 pub mod memory;
@@ -99,6 +101,6 @@ pub use registry::PromptWatch;
 pub use registry::{PromptFile, Prompts, Reload};
 pub use run::{Call, Run, Trace, TraceEvent, Traced, WithDefaults};
 pub use template::{
-    ChatPrompt, Cleaned, Escape, FUEL, LONGEST_TEMPLATE, Marked, Part, PartSource, Partials, PromptTemplate, PromptTokens, Rendered, RenderedChat,
-    TypedPrompt, TypedTemplate, UNTRUSTED_NOTE, mark_untrusted,
+    ChatPrompt, Cleaned, Escape, FUEL, LONGEST_TEMPLATE, Marked, Part, PartSource, Partials, PromptTemplate,
+    PromptTokens, Rendered, RenderedChat, TypedPrompt, TypedTemplate, UNTRUSTED_NOTE, mark_untrusted,
 };

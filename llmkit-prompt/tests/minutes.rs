@@ -152,7 +152,7 @@ fn a_long_transcript_is_read_in_parts_and_what_is_there_twice_is_joined() {
         })
         .to_string()
     });
-    let taker = MinutesTaker::new().with_date(meeting()).with_context_tokens(2_500).with_answer_tokens(300);
+    let taker = MinutesTaker::new().with_date(meeting()).with_context_tokens(2_900).with_answer_tokens(300);
     let traced = block_on(taker.run(&model, &transcript)).unwrap();
     let parts = model.requests().len();
     assert!(parts > 1);
@@ -275,4 +275,35 @@ fn a_draft_without_end_is_bounded() {
     assert_eq!(traced.value.rejected.len(), 100);
     assert!(traced.trace.to_string().contains("1900 entries of a draft were left out"));
     assert!(begin.elapsed().as_secs() < 30, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_part_that_gives_nothing_is_named_and_the_others_count() {
+    let lines: String = (0..200).map(|k| format!("Ana: Remark number {k} of this meeting.\n")).collect();
+    let transcript = Transcript::parse(lines).unwrap();
+    let model = ScriptedModel::from_fn(|request| {
+        let prompt = &request.messages[1].content;
+        if prompt.contains("This is part 2 of") {
+            "I'd rather not.".to_owned()
+        } else {
+            json!({"topics": [{"title": "Remarks", "quote": "Remark number 1"}]}).to_string()
+        }
+    });
+    let taker = MinutesTaker::new().with_context_tokens(2_900).with_answer_tokens(300).with_attempts(2);
+    let minutes = block_on(taker.run(&model, &transcript)).unwrap().value;
+    assert_eq!((minutes.unread.len(), minutes.unread[0].part, minutes.topics.len()), (1, 2, 1));
+    assert!(minutes.unread[0].beginning.starts_with("Ana: Remark number "), "{:?}", minutes.unread);
+    assert!(minutes.to_markdown().contains("of the transcript is not in here"), "{}", minutes.to_markdown());
+    assert_eq!(model.requests().len(), minutes.unread[0].parts + 1);
+    assert!(model.requests().iter().all(|request| request.max_tokens == Some(300)));
+}
+
+#[test]
+fn the_work_can_be_sent_to_another_thread() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let model = ScriptedModel::new(["{}"]);
+    let (taker, transcript) = (MinutesTaker::new(), Transcript::parse(TALK).unwrap());
+    assert_eq!(block_on(is_send(taker.run(&model, &transcript))).unwrap().value.participants.len(), 2);
 }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use llmkit_prompt::{
-    ApproximateTokens, ChatPrompt, Error, Escape, PartSource, Partials, PromptTemplate, Rendered, Role, TypedPrompt,
-    TypedTemplate, UNTRUSTED_NOTE, mark_untrusted,
+    ApproximateTokens, ChatPrompt, Error, Escape, PartSource, Partials, PromptTemplate, Rendered, Role,
+    TypedPrompt, TypedTemplate, UNTRUSTED_NOTE, mark_untrusted,
 };
 use proptest::prelude::*;
 use schemars::JsonSchema;
@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 fn template(source: &str, variables: &[&str]) -> PromptTemplate {
-    PromptTemplate::new("t", source, variables.iter().copied()).unwrap_or_else(|error| panic!("{source}: {error}"))
+    PromptTemplate::new("t", source, variables.iter().copied())
+        .unwrap_or_else(|error| panic!("{source}: {error}"))
 }
 
 fn refused(source: &str, partials: &Partials) -> String {
@@ -59,7 +60,9 @@ fn partials_are_included_and_their_variables_are_those_of_the_prompt() {
         .parts()
         .iter()
         .filter_map(|part| match &part.source {
-            PartSource::Literal { template, line } => Some((template.as_str(), *line, &rendered.text()[part.range.clone()])),
+            PartSource::Literal { template, line } => {
+                Some((template.as_str(), *line, &rendered.text()[part.range.clone()]))
+            }
             _ => None,
         })
         .collect();
@@ -67,7 +70,10 @@ fn partials_are_included_and_their_variables_are_those_of_the_prompt() {
     assert!(names.contains(&("rules/short", 3, "- ")) && names.contains(&("t", 2, "Text: ")), "{names:?}");
 
     let error = PromptTemplate::new_with(&partials, "t", source, ["text", "readers", "rules"]).unwrap_err();
-    assert!(error.to_string().contains("tone:1: `reader` is not declared; did you mean `readers`?"), "{error}");
+    assert!(
+        error.to_string().contains("tone:1: `reader` is not declared; did you mean `readers`?"),
+        "{error}"
+    );
     let wrong = Partials::from([("bad", "\n{{ }}")]);
     assert!(refused("{% include 'bad' %}", &wrong).starts_with("bad:2: the template does not parse"));
 }
@@ -80,7 +86,8 @@ fn what_surrounds_an_include_is_not_undeclared_in_it() {
     assert_eq!(template.render(json!({ "xs": ["a", "b"] })).unwrap(), "[1:a][1:b]");
     assert_eq!(
         shown(&template.explain(json!({ "xs": ["a", "b"] })).unwrap()),
-        [("1", ""), ("a", "xs"), ("1", ""), ("b", "xs")].map(|(text, name)| (text.to_owned(), name.to_owned()))
+        [("1", ""), ("a", "xs"), ("1", ""), ("b", "xs")]
+            .map(|(text, name)| (text.to_owned(), name.to_owned()))
     );
 }
 
@@ -92,8 +99,14 @@ fn includes_that_lead_nowhere_or_in_a_circle_are_refused_with_their_line() {
         "t:2: cannot `include`: there is no partial `stile`; did you mean `style`?"
     );
     let circle = refused("{% include 'a' %}", &partials);
-    assert!(circle.contains("includes itself: `t` -> `a` -> `b` -> `a`") && circle.starts_with("b:1:"), "{circle}");
-    assert!(refused("\n\n{% include name %}", &partials).contains("t:3: cannot `include`: the name must stand there in quotes"));
+    assert!(
+        circle.contains("includes itself: `t` -> `a` -> `b` -> `a`") && circle.starts_with("b:1:"),
+        "{circle}"
+    );
+    assert!(
+        refused("\n\n{% include name %}", &partials)
+            .contains("t:3: cannot `include`: the name must stand there in quotes")
+    );
     assert!(refused("{% extends 'a' %}", &partials).contains("t:1: cannot `extends`"));
 
     template("{% include 'nowhere' ignore missing %}{{ x }}", &["x"]);
@@ -106,7 +119,10 @@ fn includes_cannot_multiply_without_end() {
     let mut partials = Partials::new();
     for level in 0..14 {
         let next = level + 1;
-        partials.insert(format!("p{level}"), format!("{{% include 'p{next}' %}}{{% include 'p{next}' %}}").repeat(4));
+        partials.insert(
+            format!("p{level}"),
+            format!("{{% include 'p{next}' %}}{{% include 'p{next}' %}}").repeat(4),
+        );
     }
     partials.insert("p14", "x");
     let error = refused("{% include 'p0' %}", &partials);
@@ -129,10 +145,14 @@ fn macros_are_imported() {
 
 #[test]
 fn a_value_given_beforehand_is_no_variable_any_more() {
-    let prompt = ChatPrompt::new("p", [(Role::User, "{{ language }}: {{ text }}")], ["language", "text"]).unwrap();
+    let prompt =
+        ChatPrompt::new("p", [(Role::User, "{{ language }}: {{ text }}")], ["language", "text"]).unwrap();
     let french = prompt.clone().with_value("language", "French").unwrap();
     assert_eq!(french.variables(), ["text"]);
-    assert_eq!(french.render(json!({ "text": "Hi", "language": "German" })).unwrap()[0].content, "French: Hi");
+    assert_eq!(
+        french.render(json!({ "text": "Hi", "language": "German" })).unwrap()[0].content,
+        "French: Hi"
+    );
     assert_ne!(french.content_hash(), prompt.content_hash());
     assert_ne!(french, prompt);
     let error = french.with_value("langauge", "x").unwrap_err();
@@ -205,15 +225,24 @@ fn a_struct_s_fields_are_known_to_their_depth() {
     for (source, expected) in [
         ("\n{{ user.full_name }}", "t:2: `user.full_name` is no field; did you mean `fullName`?"),
         ("{{ user['x'] }}", "t:1: `user['x']` is no field; there are: `fullName`"),
-        ("{% for i in items %}\n{{ i.titel }}{% endfor %}", "t:2: `i.titel` is no field; did you mean `title`?"),
-        ("{% for i in items %}{% for p in i.parts %}{{ p.parts[0].tilte }}{% endfor %}{% endfor %}", "t:1: `p.parts[0].tilte` is no field; did you mean `title`?"),
+        (
+            "{% for i in items %}\n{{ i.titel }}{% endfor %}",
+            "t:2: `i.titel` is no field; did you mean `title`?",
+        ),
+        (
+            "{% for i in items %}{% for p in i.parts %}{{ p.parts[0].tilte }}{% endfor %}{% endfor %}",
+            "t:1: `p.parts[0].tilte` is no field; did you mean `title`?",
+        ),
         ("{{ note.txt }}", "t:1: `note.txt` is no field; did you mean `text`?"),
         ("{{ labels.a.tite }}", "t:1: `labels.a.tite` is no field; did you mean `title`?"),
         ("{{ items | map(attribute='tilte') | join }}", "t:1: `'tilte'` is no field; did you mean `title`?"),
         ("{% set u = user %}{{ u.name }}", "t:1: `u.name` is no field; did you mean `fullName`?"),
         ("{{ usre }}", "t:1: `usre` is not declared; did you mean `user`?"),
     ] {
-        let expected = expected.replace("`u.name` is no field; did you mean `fullName`?", "`u.name` is no field; there are: `fullName`");
+        let expected = expected.replace(
+            "`u.name` is no field; did you mean `fullName`?",
+            "`u.name` is no field; there are: `fullName`",
+        );
         assert_eq!(slips(source), [expected], "{source}");
     }
     let error = TypedTemplate::<Note>::new("t", "nothing").unwrap_err();
@@ -234,16 +263,28 @@ fn parts_name_the_variables_through_loops_filters_macros_and_assignments() {
     let cases: [(&str, &[(&str, &str)]); 12] = [
         ("{{ a | upper }}-{{ b[0] }}", &[("A", "a"), ("1", "b")]),
         ("{{ a ~ b[1] }}", &[("a2", "a+b")]),
-        ("{% for x in b %}{{ x }}{% endfor %}{% for x in [a] %}{{ x }}{% endfor %}", &[("1", "b"), ("2", "b"), ("a", "a")]),
+        (
+            "{% for x in b %}{{ x }}{% endfor %}{% for x in [a] %}{{ x }}{% endfor %}",
+            &[("1", "b"), ("2", "b"), ("a", "a")],
+        ),
         ("{% set x = a %}{{ x }}{% set x = b %}{{ x }}", &[("a", "a+b"), ("[1, 2]", "a+b")]),
         ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(a) }}{{ m(b) }}", &[("<a>", "a"), ("<[1, 2]>", "b")]),
         ("{% filter upper %}x{{ a }}{% endfilter %}{{ b }}", &[("XA", "a"), ("[1, 2]", "b")]),
-        ("{% macro m() %}({{ caller() }}){% endmacro %}{% call m() %}{{ a }}{% endcall %}{{ b }}", &[("(a)", "a"), ("[1, 2]", "b")]),
+        (
+            "{% macro m() %}({{ caller() }}){% endmacro %}{% call m() %}{{ a }}{% endcall %}{{ b }}",
+            &[("(a)", "a"), ("[1, 2]", "b")],
+        ),
         ("{% set x %}[{{ a }}]{% endset %}{{ x }}{{ b }}", &[("[a]", "a"), ("[1, 2]", "b")]),
         ("{{ 'yes' if a else b }}", &[("yes", "b")]),
-        ("{% set ns = namespace(v='') %}{% for x in b %}{% set ns.v = ns.v ~ a %}{% endfor %}{{ ns.v }}", &[("aa", "a")]),
+        (
+            "{% set ns = namespace(v='') %}{% for x in b %}{% set ns.v = ns.v ~ a %}{% endfor %}{{ ns.v }}",
+            &[("aa", "a")],
+        ),
         ("{% with x = a, y = b %}{{ x }}{{ y }}{% endwith %}", &[("a", "a"), ("[1, 2]", "b")]),
-        ("{% for x in b %}{{ loop.index }}{{ ', ' if not loop.last }}{{ loop.previtem }}{% endfor %}{{ a }}", &[]),
+        (
+            "{% for x in b %}{{ loop.index }}{{ ', ' if not loop.last }}{{ loop.previtem }}{% endfor %}{{ a }}",
+            &[],
+        ),
     ];
     for (source, expected) in cases {
         let all = format!("{source}{{% if a and b %}}{{% endif %}}");
@@ -255,7 +296,8 @@ fn parts_name_the_variables_through_loops_filters_macros_and_assignments() {
         }
         let rendered = result.unwrap();
         check_parts(&rendered);
-        let expected: Vec<_> = expected.iter().map(|(text, name)| ((*text).to_owned(), (*name).to_owned())).collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(text, name)| ((*text).to_owned(), (*name).to_owned())).collect();
         assert_eq!(shown(&rendered), expected, "{source}");
     }
 }
@@ -264,18 +306,25 @@ fn parts_name_the_variables_through_loops_filters_macros_and_assignments() {
 fn tokens_are_counted_by_slot_and_a_budget_names_the_largest() {
     let prompt = ChatPrompt::new(
         "ask",
-        [(Role::System, "Answer."), (Role::User, "{% for p in passages %}{{ p }}\n{% endfor %}{{ question }}")],
+        [
+            (Role::System, "Answer."),
+            (Role::User, "{% for p in passages %}{{ p }}\n{% endfor %}{{ question }}"),
+        ],
         ["passages", "question"],
     )
     .unwrap();
-    let rendered =
-        prompt.explain(json!({ "passages": ["x".repeat(400), "y".repeat(40)], "question": "Why not?" })).unwrap();
+    let rendered = prompt
+        .explain(json!({ "passages": ["x".repeat(400), "y".repeat(40)], "question": "Why not?" }))
+        .unwrap();
     let tokens = rendered.tokens(&ApproximateTokens).unwrap();
     assert_eq!((tokens.of("passages"), tokens.of("question"), tokens.of("nobody")), (110, 2, 0));
     assert!(rendered.clone().within(200, &ApproximateTokens).is_ok());
     let error = rendered.within(100, &ApproximateTokens).unwrap_err();
     let found = error.to_string();
-    assert!(found.contains("100 are allowed; the largest variables: `passages` (110), `question` (2)"), "{found}");
+    assert!(
+        found.contains("100 are allowed; the largest variables: `passages` (110), `question` (2)"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -343,7 +392,10 @@ fn no_way_through_a_template_loses_the_mark() {
             }
         }
         let lower = rendered.text().to_lowercase();
-        assert!(lower.contains("evil") && !lower.contains("</untrusted>") && !lower.contains("<|im_start|>"), "{way}: {lower}");
+        assert!(
+            lower.contains("evil") && !lower.contains("</untrusted>") && !lower.contains("<|im_start|>"),
+            "{way}: {lower}"
+        );
         assert!(rendered.cleaned().control_tokens > 0 && rendered.cleaned().delimiters > 0, "{way}");
     }
 }
@@ -375,27 +427,47 @@ fn a_conversation_says_what_the_marks_mean() {
 
 #[test]
 fn rendering_is_pure() {
-    let prompt = template("{% for k in m %}{{ k }}={{ m[k] }};{% endfor %}", &["m"]).with_untrusted(["m"]).unwrap();
+    let prompt =
+        template("{% for k in m %}{{ k }}={{ m[k] }};{% endfor %}", &["m"]).with_untrusted(["m"]).unwrap();
     let values = json!({ "m": { "z": "1 a", "a": "2 b" } });
     assert_eq!(prompt.render(&values).unwrap(), prompt.clone().render(&values).unwrap());
 }
 
 fn any_value() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from), ".{0,12}".prop_map(Value::from)];
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from)
+    ];
     leaf.prop_recursive(2, 8, 3, |inner| prop::collection::vec(inner, 0..3).prop_map(Value::from))
 }
 
 /// Pieces of templates over the variables `a`, `b`, `c`.
 fn any_template() -> impl Strategy<Value = String> {
     let pieces = [
-        "x\n", "é ", "{{ a }}", "{{ b ~ a }}", "{% if a %}", "{% endif %}{% if b %}{% endif %}", "{% for i in [a, b] %}{{ i }}\n{% endfor %}",
-        "{# c #}", "{% set d = a %}", "{{ c | string | upper }}", "{% filter trim %} {{ c }} {% endfilter %}", "{% macro m(p) %}{{ p }}!{% endmacro %}{{ m(b) }}",
-        "{{- a -}}", " {%- if c %}  y {% endif -%} ", "{{ '</untrusted>' }}",
+        "x\n",
+        "é ",
+        "{{ a }}",
+        "{{ b ~ a }}",
+        "{% if a %}",
+        "{% endif %}{% if b %}{% endif %}",
+        "{% for i in [a, b] %}{{ i }}\n{% endfor %}",
+        "{# c #}",
+        "{% set d = a %}",
+        "{{ c | string | upper }}",
+        "{% filter trim %} {{ c }} {% endfilter %}",
+        "{% macro m(p) %}{{ p }}!{% endmacro %}{{ m(b) }}",
+        "{{- a -}}",
+        " {%- if c %}  y {% endif -%} ",
+        "{{ '</untrusted>' }}",
     ];
     prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..8).prop_map(|pieces| {
         let source = pieces.concat();
         let open = source.matches("{% if a %}").count();
-        format!("{source}{}{{% if a and b and c %}}{{% endif %}}", "{% endif %}".repeat(open.saturating_sub(source.matches("{% endif %}{% if b %}").count())))
+        format!(
+            "{source}{}{{% if a and b and c %}}{{% endif %}}",
+            "{% endif %}".repeat(open.saturating_sub(source.matches("{% endif %}{% if b %}").count()))
+        )
     })
 }
 

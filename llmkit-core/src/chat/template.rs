@@ -14,7 +14,7 @@ use serde_json::Map;
 
 use super::{generation_tag, source};
 use crate::checkpoint::gguf::Metadata;
-use crate::{Error, Message, Result, jinja};
+use crate::{Error, Message, Result, ToolCallFormat, jinja};
 
 /// The name of the template that renders everything but what another one is meant for.
 pub(super) const DEFAULT: &str = "default";
@@ -246,6 +246,18 @@ impl ChatTemplate {
     /// Whether the template that these options pick says which words are the assistant's.
     pub fn marks_assistant(&self, options: &RenderOptions) -> bool {
         self.marking.contains(self.name_for(options))
+    }
+
+    /// How the model writes the tools that it calls; none where its template shows no tools, or has calls written in a way that is not
+    /// known.
+    pub fn tool_calls(&self) -> Option<ToolCallFormat> {
+        let source = self.sources.get(TOOL_USE).or_else(|| self.sources.get(DEFAULT))?;
+        ToolCallFormat::of_template(source)
+    }
+
+    /// Whether the model may think between `<think>` and `</think>` before it speaks.
+    pub fn thinks(&self) -> bool {
+        self.source().contains("</think>")
     }
 
     fn arguments_as_text(&self, mut messages: serde_json::Value) -> Result<serde_json::Value> {

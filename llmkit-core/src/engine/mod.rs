@@ -23,12 +23,20 @@
 //! A caller who drops the future or stream of an answer cancels it: the work ends with the token or the part of the prompt that is being
 //! computed. What a conversation has in common with one that was answered before is not read again.
 //!
+//! Tools of a request are shown by the model's chat template, and calls in the model's own format come back in
+//! [`tool_calls`](crate::Message::tool_calls); what a thinking model writes between `<think>` and `</think>` comes back as
+//! [`reasoning`](crate::Message::reasoning). With the feature `constrained`, answers are held to the request's
+//! [`response_format`](ChatRequest::response_format) and [`tool_choice`](ChatRequest::tool_choice) while they are written.
+//!
 //! Adapters come and go while it works ([`Engine::add_adapter`], [`Engine::remove_adapter`]); replacing one is how new weights are swapped
 //! in.
 
 mod adapters;
 mod config;
+#[cfg(feature = "constrained")]
+mod forms;
 mod memory;
+mod turn;
 mod worker;
 
 use std::ops::ControlFlow;
@@ -45,10 +53,14 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use self::adapters::{Adapters, Loaded};
 use self::memory::Memory;
+use self::turn::Grammars;
 use self::worker::{Job, Worker};
 use crate::model::{ChatEvent, ChatStream};
 use crate::models::Pretrained;
-use crate::{Adapter, ChatRequest, ChatResponse, Error, FinishReason, LanguageModel, Message, Result, Usage};
+use crate::{
+    Adapter, Capabilities, ChatRequest, ChatResponse, Error, FinishReason, LanguageModel, Message, Result,
+    Usage,
+};
 
 pub use config::EngineConfig;
 
@@ -62,6 +74,7 @@ pub struct Engine {
 struct Shared {
     name: String,
     queue: usize,
+    capabilities: Capabilities,
     adapters: Arc<Adapters>,
     /// None only while the engine is being dropped.
     jobs: Option<mpsc::Sender<Job>>,
@@ -81,8 +94,17 @@ impl Engine {
         let EngineConfig { name, queue, remembered, adapters } = config;
         let memory = Memory::new(remembered, pretrained.model.config());
         let adapters = Arc::new(Adapters::new(adapters, memory));
-        let worker =
-            Worker { name: name.clone(), pretrained, adapters: adapters.clone(), stopping: stopping.clone() };
+        let capabilities = Capabilities::new()
+            .with_tools(pretrained.chat_template.tool_calls().is_some())
+            .with_json_schema(cfg!(feature = "constrained"))
+            .with_context_tokens(pretrained.model.max_positions());
+        let worker = Worker {
+            name: name.clone(),
+            pretrained,
+            adapters: adapters.clone(),
+            stopping: stopping.clone(),
+            grammars: Grammars::default(),
+        };
         let thread = std::thread::Builder::new()
             .name(format!("llmkit engine {name}"))
             .spawn(move || worker.run(incoming))
@@ -94,6 +116,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 name,
                 queue,
+                capabilities,
                 adapters,
                 jobs: Some(jobs),
                 stopping,
@@ -223,6 +246,12 @@ impl Engine {
 impl LanguageModel for Engine {
     fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    /// Tools where the model's chat template shows them in a way that is known; answers held to a schema with the feature `constrained`; the
+    /// model's context.
+    fn capabilities(&self) -> Capabilities {
+        self.shared.capabilities
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {

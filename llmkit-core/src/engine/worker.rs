@@ -7,11 +7,12 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use super::adapters::{Adapters, Loaded};
 use super::memory::Reading;
-use crate::generate::generate;
+use super::turn::{Grammars, Turn, number_calls};
+use crate::generate;
 use crate::model::ChatEvent;
 use crate::models::{CachedModel, Pretrained};
 use crate::nn::KvCache;
-use crate::{Adapter, ChatRequest, ChatResponse, Error, FinishReason, Message, NoAdapter, Result, Usage};
+use crate::{Adapter, AnswerPart, ChatRequest, ChatResponse, Error, FinishReason, NoAdapter, Result, Usage};
 
 /// A request and where its answer goes. Nobody waits for the answer any more when the other end is gone.
 pub(super) struct Job {
@@ -38,6 +39,7 @@ pub(super) struct Worker {
     pub(super) pretrained: Pretrained,
     pub(super) adapters: Arc<Adapters>,
     pub(super) stopping: Arc<AtomicBool>,
+    pub(super) grammars: Grammars,
 }
 
 impl Worker {
@@ -73,18 +75,9 @@ impl Worker {
             None => (None, Arc::new(NoAdapter)),
             Some(Loaded { id, adapter }) => (Some(id), adapter),
         };
-        let Pretrained { model, tokenizer, chat_template, generation } = &self.pretrained;
-        let config = generation.for_request(request);
-        let prompt = chat_template.render(&request.messages, true)?;
-        // The template writes the special tokens itself.
-        let prompt = tokenizer.encode(&prompt, false)?;
-        if prompt.is_empty() {
-            return Err(Error::Generation {
-                setting: "messages",
-                expected: "a conversation that the chat template turns into text",
-                found: "none".into(),
-            });
-        }
+        let model = &self.pretrained.model;
+        let Turn { prompt, config, mut decoder, mut reader, mut constraint } =
+            Turn::new(request, &self.pretrained, &self.grammars)?;
 
         let mut memory = self.adapters.memory();
         let recalled = memory.recall(id, &prompt, config.max_new_tokens);
@@ -94,12 +87,23 @@ impl Worker {
         let (cache, known) = recalled.unwrap_or_else(|| (KvCache::new(model.num_blocks()), 0));
         let cached = CachedModel::with_cache(model.as_ref(), adapter.as_ref(), cache);
         let mut next = Reading::new(cached, known);
-        let mut decoder = tokenizer.decode_stream(true);
-        let generated = generate(&mut next, &mut decoder, &prompt, &config, &mut |event| {
-            let text = event.text();
-            if !text.is_empty() {
-                let _ = events.send(Ok(ChatEvent::Text(text.to_owned())));
+        let send = |parts: Vec<AnswerPart>| {
+            for part in parts {
+                let event = match part {
+                    AnswerPart::Text(text) => ChatEvent::Text(text),
+                    AnswerPart::Reasoning(text) => ChatEvent::Reasoning(text),
+                    // Calls come with the whole answer.
+                    _ => continue,
+                };
+                let _ = events.send(Ok(event));
             }
+        };
+        let constraint: Option<&mut dyn generate::Constraint> = match &mut constraint {
+            Some(constraint) => Some(constraint.as_mut()),
+            None => None,
+        };
+        let generated = generate::run(&mut next, &mut decoder, &prompt, &config, constraint, &mut |event| {
+            send(reader.push(event.text()));
             if events.is_closed() || self.stopping.load(Ordering::Relaxed) {
                 ControlFlow::Break(())
             } else {
@@ -117,10 +121,17 @@ impl Worker {
             let reason = "its engine has stopped before the answer was complete".to_owned();
             return Err(Error::Model { model: self.name.clone(), reason });
         }
+        send(reader.finish());
+        let mut message = reader.into_message();
+        number_calls(&request.messages, &mut message);
+        let finish_reason = match generated.finish_reason {
+            FinishReason::Stop if !message.tool_calls.is_empty() => FinishReason::ToolCalls,
+            reason => reason,
+        };
         Ok(ChatResponse {
             usage: Usage { cached_tokens: known, ..generated.usage() },
-            finish_reason: generated.finish_reason,
-            message: Message::assistant(generated.text),
+            finish_reason,
+            message,
         })
     }
 }

@@ -112,6 +112,8 @@ pub use config::GenerationConfig;
 pub use constraint::Constraint;
 pub use decoding::{Decoding, Sampling};
 #[cfg(feature = "constrained")]
+pub(crate) use grammar::prepare_schema;
+#[cfg(feature = "constrained")]
 pub use grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use logprobs::{Logprobs, TokenLogprob};
 pub use next_token::NextToken;

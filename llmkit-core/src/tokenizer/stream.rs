@@ -16,6 +16,8 @@ pub struct DecodeStream {
     tokenizer: Tokenizer,
     skip_special_tokens: bool,
     byte_fallback: bool,
+    /// Special tokens that are shown though others are skipped.
+    shown_tokens: Vec<u32>,
     /// The ids that may still change the text: those not yet shown, and before them the last ones shown, as context, since a
     /// decoder may treat the first token of its input in its own way.
     window: Vec<u32>,
@@ -28,7 +30,21 @@ pub struct DecodeStream {
 impl DecodeStream {
     pub(super) fn new(tokenizer: Tokenizer, skip_special_tokens: bool) -> Self {
         let byte_fallback = tokenizer.inner.get_decoder().is_some_and(has_byte_fallback);
-        Self { tokenizer, skip_special_tokens, byte_fallback, window: Vec::new(), context: 0, shown: 0 }
+        Self {
+            tokenizer,
+            skip_special_tokens,
+            byte_fallback,
+            shown_tokens: Vec::new(),
+            window: Vec::new(),
+            context: 0,
+            shown: 0,
+        }
+    }
+
+    /// Shows these special tokens though others are skipped: the marks of tool calls, say.
+    pub fn showing(mut self, tokens: impl IntoIterator<Item = u32>) -> Self {
+        self.shown_tokens.extend(tokens);
+        self
     }
 
     /// Takes the next id and returns the text that it completes, if it completes any.
@@ -36,7 +52,7 @@ impl DecodeStream {
     /// # Errors
     /// [`Error::Tokenizer`](crate::Error::Tokenizer) when the decoder refuses the tokens.
     pub fn step(&mut self, id: u32) -> Result<Option<String>> {
-        if self.skip_special_tokens && self.tokenizer.is_special(id) {
+        if self.skip_special_tokens && self.tokenizer.is_special(id) && !self.shown_tokens.contains(&id) {
             return Ok(None);
         }
         let Some(token) = self.tokenizer.id_to_token(id) else { return Ok(None) };
@@ -44,14 +60,15 @@ impl DecodeStream {
         if self.byte_fallback && is_byte(&token) {
             return Ok(None);
         }
-        let text = self.tokenizer.decode(&self.window, self.skip_special_tokens)?;
+        // What is skipped never comes into the window.
+        let text = self.tokenizer.decode(&self.window, false)?;
         // Only the last character can be an unfinished one: what precedes it is settled.
         let settled = text.strip_suffix(char::REPLACEMENT_CHARACTER);
         let piece = self.take(settled.unwrap_or(&text));
         if settled.is_none() && piece.is_some() {
             self.window.drain(..self.context);
             self.context = self.window.len();
-            self.shown = self.tokenizer.decode(&self.window, self.skip_special_tokens)?.len();
+            self.shown = self.tokenizer.decode(&self.window, false)?.len();
         }
         Ok(piece)
     }
@@ -61,7 +78,7 @@ impl DecodeStream {
     /// # Errors
     /// [`Error::Tokenizer`](crate::Error::Tokenizer) when the decoder refuses the tokens.
     pub fn finish(&mut self) -> Result<Option<String>> {
-        let text = self.tokenizer.decode(&self.window, self.skip_special_tokens)?;
+        let text = self.tokenizer.decode(&self.window, false)?;
         let piece = self.take(&text);
         self.window.clear();
         (self.context, self.shown) = (0, 0);

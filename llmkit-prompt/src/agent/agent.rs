@@ -137,7 +137,7 @@ impl Agent {
     /// | `agent/text` | `instructions`, `tools`, `example` | [`Protocol::Text`] |
     /// | `agent/retry` | `reason`, `format` | when a reply can't be read; `format` is `react`, `text` or `native` |
     /// | `agent/last_answer` | `limit` | see [`with_last_answer`](Self::with_last_answer) |
-    /// | `agent/untrusted` | `tool`, `mark`, `output` | see [`ToolPolicy::untrusted`](super::ToolPolicy::untrusted) |
+    /// | `agent/untrusted` | `tool`, `output` (already marked) | see [`ToolPolicy::untrusted`](super::ToolPolicy::untrusted) |
     /// | `agent/value` | `task`, `answer` | see [`run_typed`](Self::run_typed) |
     ///
     /// ```
@@ -158,7 +158,7 @@ impl Agent {
             "agent/text" => (&mut self.prompts.text, &["instructions", "tools", "example"]),
             "agent/retry" => (&mut self.prompts.retry, &["reason", "format"]),
             "agent/last_answer" => (&mut self.prompts.last_answer, &["limit"]),
-            "agent/untrusted" => (&mut self.prompts.untrusted, &["tool", "mark", "output"]),
+            "agent/untrusted" => (&mut self.prompts.untrusted, &["tool", "output"]),
             "agent/value" => (&mut self.prompts.value, &["task", "answer"]),
             _ => {
                 let known = builtin::names().filter(|name| name.starts_with("agent/"));

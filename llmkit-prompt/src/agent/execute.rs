@@ -9,14 +9,13 @@ use futures_util::future::{BoxFuture, Either, FutureExt, select};
 use futures_util::stream::{self, StreamExt};
 use llmkit_core::{Message, ToolCall, Usage};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tracing::{Instrument, Span};
 
 use super::drive::Drive;
 use super::toolbox::Entry;
 use super::{AgentEvent, Decision, Limit, Outcome, Question, ToolOutput, ToolPolicy, ToolResult, ToolRun};
 use crate::run::{TraceEvent, add, spans};
-use crate::{Result, Trace};
+use crate::{Result, Trace, mark_untrusted};
 
 /// A call, before it runs.
 struct Planned<'a> {
@@ -198,16 +197,14 @@ impl<'a> Drive<'a> {
         Ok(Message::tool(&planned.call, text))
     }
 
-    /// The output between marks that it can't contain, since they depend on all of it.
+    /// The output as text from a stranger.
     fn marked(&self, call: &ToolCall, output: &str) -> Result<String> {
-        let hash =
-            Sha256::new().chain_update(call.name.as_bytes()).chain_update(output.as_bytes()).finalize();
-        let mark: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let turns = self.agent.prompts.untrusted.render(json!({
-            "tool": call.name,
-            "mark": format!("=== {mark} ==="),
-            "output": output,
-        }))?;
+        let marked = mark_untrusted(&call.name, output);
+        if marked.cleaned.total() > 0 {
+            self.run.note(format!("in the output of `{}`, {} made harmless", call.name, marked.cleaned));
+        }
+        let values = json!({ "tool": call.name, "output": marked.text });
+        let turns = self.agent.prompts.untrusted.render(values)?;
         Ok(turns.into_iter().map(|turn| turn.content).collect::<Vec<_>>().join("\n"))
     }
 }

@@ -214,11 +214,11 @@ fn action_of(action: &str, input: Option<&str>, notes: &mut Vec<String>) -> Resu
     }
     let end = first.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')));
     let (name, rest) = first.split_at(end.unwrap_or(first.len()));
+    let name = name.trim_end_matches('.').to_owned();
     if name.is_empty() {
         let shown: String = first.chars().take(80).collect();
         return Err(format!("after `Action:` expected a tool's name, found `{shown}`"));
     }
-    let name = name.trim_end_matches('.').to_owned();
     if ["none", "null", "n", "nothing"].contains(&name.to_ascii_lowercase().as_str()) {
         return Err("the action is none; if no tool is needed, write `Final Answer:`".to_owned());
     }
@@ -394,7 +394,10 @@ mod tests {
         assert_eq!(answer("Thought: I know.\nFinal Answer: 42"), "42");
         assert_eq!(answer("**Final Answer:** 42"), "42");
         assert_eq!(answer("**Final Answer: 42**"), "42");
-        assert_eq!(answer("Final Answer:\nTwo steps:\nAction: stir\nThought: none\n"), "Two steps:\nAction: stir\nThought: none");
+        assert_eq!(
+            answer("Final Answer:\nTwo steps:\nAction: stir\nThought: none\n"),
+            "Two steps:\nAction: stir\nThought: none"
+        );
         assert_eq!(answer("Final Answer: 42\nObservation: made up"), "42");
         assert_eq!(answer("I know it now. Final Answer: 42"), "42");
         assert_eq!(answer("Answer: 42"), "42");
@@ -417,6 +420,7 @@ mod tests {
             ("Thought: hm\nThought: hm", "after the thought there is neither `Action:` nor `Final Answer:`"),
             ("Action:", "after `Action:` there is no tool's name"),
             ("Action: ???", "after `Action:` expected a tool's name, found `???`"),
+            ("Action: ..", "after `Action:` expected a tool's name, found `..`"),
             ("Action: None", "the action is none; if no tool is needed, write `Final Answer:`"),
             ("Final Answer:  ", "after `Final Answer:` there is no answer"),
             ("Action Input: {}", "there is an `Action Input:` with no `Action:` before it"),
@@ -453,16 +457,15 @@ mod tests {
         for nothing in ["", "None", "{}", "null"] {
             assert_eq!(read(nothing, &two), Ok(json!({})), "{nothing}");
         }
-        assert_eq!(
-            read("x, y", &two).unwrap_err(),
-            "the input must be one JSON object, found `x, y`"
-        );
+        assert_eq!(read("x, y", &two).unwrap_err(), "the input must be one JSON object, found `x, y`");
     }
 
     #[test]
     fn hostile_replies_take_little_time() {
         let started = std::time::Instant::now();
-        for part in ["Action: ", "Thought: x Action: ", "*", "Action Input:\n", "{\"a\":", "[", "```", "：", "é\n"] {
+        for part in
+            ["Action: ", "Thought: x Action: ", "*", "Action Input:\n", "{\"a\":", "[", "```", "：", "é\n"]
+        {
             let reply = part.repeat(4_000_000 / part.len());
             let _ = parse(&reply);
             let _ = parse(&format!("Action: x\nAction Input: {reply}"));

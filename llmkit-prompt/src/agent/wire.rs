@@ -292,8 +292,7 @@ pub(super) fn append(seen: &mut Vec<Message>, turn: Message) {
 
 /// An assistant's turn that calls nothing: an answer, or a reply that could not be read and stands as it was written.
 fn final_turn(message: &Message, next: Option<&Message>) -> String {
-    let refused =
-        next.is_some_and(|next| next.role == Role::User && next.content.starts_with(OBSERVATION));
+    let refused = next.is_some_and(|next| next.role == Role::User && next.content.starts_with(OBSERVATION));
     if refused {
         return message.content.clone();
     }

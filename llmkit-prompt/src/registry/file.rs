@@ -72,7 +72,12 @@ impl PromptFile {
     }
 
     /// [`parse`](Self::parse) for a file whose turns include `partials`; `name` is its name where it gives itself none.
-    pub(crate) fn parse_with(partials: &Partials, file: &str, name: Option<&str>, text: &str) -> Result<Self> {
+    pub(crate) fn parse_with(
+        partials: &Partials,
+        file: &str,
+        name: Option<&str>,
+        text: &str,
+    ) -> Result<Self> {
         if text.len() > LARGEST {
             return Err(Error::Oversized { what: file.to_owned(), found: text.len(), allowed: LARGEST });
         }
@@ -81,7 +86,9 @@ impl PromptFile {
         let refuse = |line: usize, reason: String| Error::PromptFile { file: file.to_owned(), line, reason };
         let name = match (&front.name, name) {
             (Some(own), Some(path)) if own != path => {
-                let reason = format!("its name is `{own}`, its path says `{path}`: make them equal, or leave the name out");
+                let reason = format!(
+                    "its name is `{own}`, its path says `{path}`: make them equal, or leave the name out"
+                );
                 return Err(refuse(2, reason));
             }
             (Some(name), _) => name.clone(),
@@ -175,7 +182,8 @@ fn read_front(file: &str, is_yaml: bool, front: &str) -> Result<FrontMatter> {
         })?
     } else {
         toml::from_str(front).map_err(|error| {
-            let line = error.span().map_or(1, |span| 2 + front[..span.start.min(front.len())].matches('\n').count());
+            let line =
+                error.span().map_or(1, |span| 2 + front[..span.start.min(front.len())].matches('\n').count());
             refuse(line, error.message().to_owned())
         })?
     };
@@ -185,7 +193,11 @@ fn read_front(file: &str, is_yaml: bool, front: &str) -> Result<FrontMatter> {
     let mut read = FrontMatter::default();
     for (key, value) in map {
         // Where the key stands; nested ones are refused anyway.
-        let at = front.lines().position(|line| line.trim_start_matches(['"', '\'']).starts_with(&key)).unwrap_or(0) + 2;
+        let at = front
+            .lines()
+            .position(|line| line.trim_start_matches(['"', '\'']).starts_with(&key))
+            .unwrap_or(0)
+            + 2;
         let expected = |what: &str| refuse(at, format!("`{key}`: expected {what}, found {value}"));
         let text = || match &value {
             Value::String(text) => Ok(text.clone()),
@@ -268,17 +280,23 @@ fn turns(body: &str) -> Vec<Turn> {
 /// The error with the file's own lines in place of the turns'.
 fn in_file(mut error: Error, file: &str, name: &str, starts: &[usize]) -> Error {
     let place = |template: &mut String, line: &mut usize| {
-        let index = template.strip_prefix(name).and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']')?.parse::<usize>().ok());
+        let index = template
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']')?.parse::<usize>().ok());
         if let Some(start) = index.and_then(|index| starts.get(index)) {
             *line += start.saturating_sub(1);
             file.clone_into(template);
         }
     };
     match &mut error {
-        Error::Syntax { template, line, .. } | Error::Reference { template, line, .. } => place(template, line),
+        Error::Syntax { template, line, .. } | Error::Reference { template, line, .. } => {
+            place(template, line)
+        }
         Error::Variables { problems, .. } => {
             for problem in problems {
-                if let VariableProblem::Undeclared { template, line, .. } | VariableProblem::UnknownField { template, line, .. } = problem {
+                if let VariableProblem::Undeclared { template, line, .. }
+                | VariableProblem::UnknownField { template, line, .. } = problem
+                {
                     place(template, line);
                 }
             }
@@ -299,7 +317,8 @@ mod tests {
 
     #[test]
     fn both_kinds_of_front_matter_and_every_role_are_read() {
-        let yaml = "---\nname: greet\nvariables: [name]\n---\nsystem:\nBe kind.\n\nuser:\n\n\nI am {{ name }}.\n";
+        let yaml =
+            "---\nname: greet\nvariables: [name]\n---\nsystem:\nBe kind.\n\nuser:\n\n\nI am {{ name }}.\n";
         let toml = "+++\r\nname = \"greet\"\r\nvariables = [\"name\"]\r\n+++\r\nsystem:\r\nBe kind.\r\nuser:\r\nI am {{ name }}.";
         for text in [yaml, toml] {
             assert_eq!(
@@ -320,12 +339,27 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_the_line_of_the_file() {
         for (text, expected) in [
-            ("Hello", "a.md:1: expected front matter between lines `---` (YAML) or `+++` (TOML) at its start"),
+            (
+                "Hello",
+                "a.md:1: expected front matter between lines `---` (YAML) or `+++` (TOML) at its start",
+            ),
             ("---\nname: a\n", "a.md:1: its front matter has no end: expected a second line `---`"),
-            ("---\nname: a\ncolour: red\n---\nHi", "a.md:3: `colour` is no key of a prompt; there are `name`, `version`, `description`, `variables`, `untrusted`, `escape`"),
-            ("+++\nname = \"a\"\n\nescpae = \"xml\"\n+++\nHi", "a.md:4: `escpae` is no key of a prompt; did you mean `escape`?"),
-            ("---\nname: a\nvariables: text\n---\nHi", "a.md:3: `variables`: expected a list of names, found \"text\""),
-            ("---\nname: a\nversion: 1.10\n---\nHi", "a.md:3: `version`: expected a text in quotes, such as \"1.2\", found 1.1"),
+            (
+                "---\nname: a\ncolour: red\n---\nHi",
+                "a.md:3: `colour` is no key of a prompt; there are `name`, `version`, `description`, `variables`, `untrusted`, `escape`",
+            ),
+            (
+                "+++\nname = \"a\"\n\nescpae = \"xml\"\n+++\nHi",
+                "a.md:4: `escpae` is no key of a prompt; did you mean `escape`?",
+            ),
+            (
+                "---\nname: a\nvariables: text\n---\nHi",
+                "a.md:3: `variables`: expected a list of names, found \"text\"",
+            ),
+            (
+                "---\nname: a\nversion: 1.10\n---\nHi",
+                "a.md:3: `version`: expected a text in quotes, such as \"1.2\", found 1.1",
+            ),
             ("---\nversion: 1.1.0\n---\nHi", "a.md:1: expected a `name` in its front matter"),
         ] {
             assert_eq!(PromptFile::parse("a.md", text).unwrap_err().to_string(), expected);
@@ -337,7 +371,8 @@ mod tests {
         let text = "---\nname: a\nvariables: [text]\n---\nsystem:\n\nBe brief.\n\nuser:\n\nText:\n{{ txet }}";
         let error = PromptFile::parse("a.md", text).unwrap_err().to_string();
         assert!(error.contains("a.md:12: `txet` is not declared; did you mean `text`?"), "{error}");
-        let error = PromptFile::parse("a.md", "---\nname: a\n---\nuser:\nx\n{% if %}").unwrap_err().to_string();
+        let error =
+            PromptFile::parse("a.md", "---\nname: a\n---\nuser:\nx\n{% if %}").unwrap_err().to_string();
         assert!(error.starts_with("a.md:6: the template does not parse"), "{error}");
     }
 }

@@ -159,7 +159,11 @@ impl Prompts {
                 name: name.to_owned(),
                 version: version.map(str::to_owned),
                 suggestion: if versions.is_some() { None } else { closest(name, &names) },
-                versions: versions.into_iter().flatten().filter_map(|file| file.version().map(str::to_owned)).collect(),
+                versions: versions
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|file| file.version().map(str::to_owned))
+                    .collect(),
             }
         })
     }
@@ -257,7 +261,10 @@ fn read(folder: &Path, before: &State, reload: &mut Reload) -> Result<State> {
                 Some(other) => Err(Error::PromptFile {
                     file: path.display().to_string(),
                     line: 1,
-                    reason: format!("{} has the same name and version: give one of them another", other.display()),
+                    reason: format!(
+                        "{} has the same name and version: give one of them another",
+                        other.display()
+                    ),
                 }),
             }
         });
@@ -288,13 +295,16 @@ fn read(folder: &Path, before: &State, reload: &mut Reload) -> Result<State> {
 
 fn parse(partials: &Partials, path: &Path, text: &str) -> Result<PromptFile> {
     let name = name_of(path);
-    let (name, version) = name.rsplit_once('@').map_or((name.as_str(), None), |(name, version)| (name, Some(version)));
+    let (name, version) =
+        name.rsplit_once('@').map_or((name.as_str(), None), |(name, version)| (name, Some(version)));
     let file = PromptFile::parse_with(partials, &path.display().to_string(), Some(name), text)?;
     match (version, file.version()) {
         (Some(path_s), Some(own)) if path_s != own => Err(Error::PromptFile {
             file: path.display().to_string(),
             line: 2,
-            reason: format!("its version is `{own}`, its path says `{path_s}`: make them equal, or leave the version out"),
+            reason: format!(
+                "its version is `{own}`, its path says `{path_s}`: make them equal, or leave the version out"
+            ),
         }),
         (Some(version), None) => Ok(file.with_version(version)),
         _ => Ok(file),
@@ -320,7 +330,11 @@ fn text_of(folder: &Path, path: &Path) -> Result<String> {
     // A file may grow while it is read.
     file.take(LARGEST as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > LARGEST {
-        return Err(Error::Oversized { what: path.display().to_string(), found: bytes.len(), allowed: LARGEST });
+        return Err(Error::Oversized {
+            what: path.display().to_string(),
+            found: bytes.len(),
+            allowed: LARGEST,
+        });
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();

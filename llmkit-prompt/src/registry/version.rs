@@ -59,7 +59,16 @@ mod tests {
 
     #[test]
     fn versions_are_compared_by_their_numbers() {
-        let ordered = [None, Some("0.9"), Some("1"), Some("1.2.0-rc.1"), Some("1.2.0"), Some("1.10"), Some("v2"), Some("10")];
+        let ordered = [
+            None,
+            Some("0.9"),
+            Some("1"),
+            Some("1.2.0-rc.1"),
+            Some("1.2.0"),
+            Some("1.10"),
+            Some("v2"),
+            Some("10"),
+        ];
         for pair in ordered.windows(2) {
             assert_eq!(compare(pair[0], pair[1]), Ordering::Less, "{pair:?}");
             assert_eq!(compare(pair[1], pair[0]), Ordering::Greater, "{pair:?}");

@@ -28,7 +28,6 @@ mod stream;
 mod strict;
 mod timeouts;
 
-
 pub use embedder::OpenAiEmbedder;
 pub use openai::OpenAi;
 pub use provider::Provider;

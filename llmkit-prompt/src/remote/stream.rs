@@ -107,16 +107,24 @@ async fn attempt(
             while !reader.done {
                 let piece =
                     endpoint.piece(&mut response, read).await.map_err(|failure| reader.cut(failure))?;
-                let Some(piece) = piece else {
-                    reader.end()?;
-                    break;
+                let mut events = Vec::new();
+                let (result, ended) = match piece {
+                    Some(piece) => {
+                        read += piece.len();
+                        (reader.push(&piece, &mut events), false)
+                    }
+                    None => (reader.end(&mut events), true),
                 };
-                read += piece.len();
-                for event in reader.push(&piece)? {
+                // What came before a fault is the reader's.
+                for event in events {
                     *handed_over = true;
                     if sender.send(Ok(event)).await.is_err() {
                         return Ok(());
                     }
+                }
+                result?;
+                if ended {
+                    break;
                 }
             }
         }
@@ -149,28 +157,27 @@ impl<'a> Reader<'a> {
         Self { parser: Parser::default(), answer: Answer::default(), secrets, done: false }
     }
 
-    /// Reads more of the stream.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Vec<ChatEvent>, Failure> {
-        let (mut read, mut events) = (Vec::new(), Vec::new());
+    /// Reads more of the stream and adds what it says to `events`, up to a fault.
+    pub(super) fn push(&mut self, bytes: &[u8], events: &mut Vec<ChatEvent>) -> Result<(), Failure> {
+        let mut read = Vec::new();
         let result = self.parser.push(bytes, &mut read);
         for event in read {
             events.extend(self.event(event)?);
             if self.done {
-                return Ok(events);
+                return Ok(());
             }
         }
-        result.map_err(|broken| self.broken(broken))?;
-        Ok(events)
+        result.map_err(|broken| self.broken(broken))
     }
 
-    /// The stream has ended.
-    pub(super) fn end(&mut self) -> Result<(), Failure> {
+    /// The stream has ended; adds what its last event says to `events`.
+    pub(super) fn end(&mut self, events: &mut Vec<ChatEvent>) -> Result<(), Failure> {
         match std::mem::take(&mut self.parser).finish() {
             Ok(Some(event)) if event.data.trim() == "[DONE]" => self.done = true,
             // The end of an event that is cut off is no JSON, and that the stream is cut off says more.
             Ok(Some(event)) => {
                 if let Ok(value) = serde_json::from_str::<Value>(&event.data) {
-                    self.answer.add(&value, self.secrets)?;
+                    events.extend(self.answer.add(&value, self.secrets)?);
                 }
             }
             Ok(None) => {}
@@ -217,5 +224,89 @@ impl<'a> Reader<'a> {
             Broken::NotUtf8 => "text that is not UTF-8",
         };
         Failure::new(format!("after {}, the stream holds {what}", self.answer.so_far()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use rand::{RngCore, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use serde_json::json;
+
+    use super::*;
+    use crate::remote::embedder::read_vectors;
+
+    fn damage(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=random.next_u32() % 3 {
+            let place = random.next_u32() as usize % bytes.len().max(1);
+            let length = (random.next_u32() as usize % 30).min(bytes.len() - place);
+            match random.next_u32() % 4 {
+                0 => drop(bytes.drain(place..place + length)),
+                1 => bytes.insert(place, random.next_u32() as u8),
+                2 => bytes.insert(place, b"{}[]\",:\n\r0"[random.next_u32() as usize % 10]),
+                _ => {
+                    let piece = bytes[place..place + length].to_vec();
+                    bytes.splice(place..place, piece);
+                }
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn ten_thousand_damaged_answers_end_in_an_answer_or_an_error() {
+        let call = |piece: Value| json!({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]});
+        let stream: String = [
+            json!({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Gr\u{fc}\u{df}", "reasoning": "hm"}}]}),
+            call(json!({"index": 0, "id": "a", "function": {"name": "add", "arguments": "{\"x\": "}})),
+            call(json!({"index": 0, "function": {"arguments": "1}"}})),
+            json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}], "usage": {"prompt_tokens": 7}}),
+        ]
+        .iter()
+        .map(|event| format!("data: {event}\n\n"))
+        .chain(["data: [DONE]\n\n".to_owned()])
+        .collect();
+        let whole = json!({"choices": [{"message": {"content": [{"type": "text", "text": "Hi"}], "refusal": null}, "finish_reason": "stop"}]}).to_string();
+        let vectors =
+            json!({"data": [{"index": 1, "embedding": [1, 2]}, {"index": 0, "embedding": "AACAPwAAAMA="}]})
+                .to_string();
+
+        let secrets = Secrets::default();
+        let mut random = ChaCha8Rng::seed_from_u64(7);
+        let (mut good, mut bad) = (0, 0);
+        let mut slowest = Duration::ZERO;
+        for number in 0..10_000 {
+            let start = Instant::now();
+            let result = match number % 3 {
+                0 => {
+                    let bytes = damage(stream.as_bytes(), &mut random);
+                    let mut reader = Reader::new(&secrets);
+                    let mut events = Vec::new();
+                    let size = 1 + random.next_u32() as usize % 40;
+                    let pushed = bytes.chunks(size).try_for_each(|piece| reader.push(piece, &mut events));
+                    pushed
+                        .and_then(|()| reader.end(&mut events))
+                        .and_then(|()| reader.answer.finish())
+                        .map(|_| ())
+                }
+                1 => serde_json::from_slice(&damage(whole.as_bytes(), &mut random))
+                    .map_err(|_| Failure::new("not JSON"))
+                    .and_then(|value| {
+                        let mut answer = Answer::default();
+                        answer.add_whole(&value, &secrets)?;
+                        answer.finish().map(|_| ())
+                    }),
+                _ => serde_json::from_slice(&damage(vectors.as_bytes(), &mut random))
+                    .map_err(|_| Failure::new("not JSON"))
+                    .and_then(|value| read_vectors(&value, 2, 2, &secrets).map(|_| ())),
+            };
+            *if result.is_ok() { &mut good } else { &mut bad } += 1;
+            slowest = slowest.max(start.elapsed());
+        }
+        assert!(good > 500 && bad > 3000, "{good} answers and {bad} errors");
+        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     }
 }

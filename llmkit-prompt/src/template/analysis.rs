@@ -225,7 +225,11 @@ impl<'a, 's> Walk<'a, 's> {
         for (template, line, name) in &self.uses {
             let name = self.names[*name];
             if !analysis.uses.iter().any(|used| used.template == **template && used.name == name) {
-                analysis.uses.push(Use { template: (*template).to_owned(), line: *line, name: name.to_owned() });
+                analysis.uses.push(Use {
+                    template: (*template).to_owned(),
+                    line: *line,
+                    name: name.to_owned(),
+                });
             }
         }
         for name in &self.included {
@@ -257,9 +261,10 @@ impl<'a, 's> Walk<'a, 's> {
     }
 
     fn template(&mut self, name: &'a str, text: &'a str) -> Result<()> {
-        let parsed = self.parsed.entry(name).or_insert_with(|| {
-            Rc::new(Parsed { text, tags: tags(text), lines: Lines::new(text) })
-        });
+        let parsed = self
+            .parsed
+            .entry(name)
+            .or_insert_with(|| Rc::new(Parsed { text, tags: tags(text), lines: Lines::new(text) }));
         let parsed = Rc::clone(parsed);
         self.path.push(name);
         let frames = self.frames.len();
@@ -369,7 +374,8 @@ impl<'a, 's> Walk<'a, 's> {
             }
             "filter" => {
                 // `filter a(b) | c` is what follows the bar in `x | a(b) | c`.
-                let skipped = tokens.iter().take_while(|token| !token.is_sign("(") && !token.is_sign("|")).count();
+                let skipped =
+                    tokens.iter().take_while(|token| !token.is_sign("(") && !token.is_sign("|")).count();
                 let shows = self.expression(parsed, &tokens[skipped..]).shows;
                 self.catch(blocks, Caught::Filter { start: tag.body.start, end: tag.body.end, shows });
             }
@@ -407,7 +413,12 @@ impl<'a, 's> Walk<'a, 's> {
             "include" => self.include(parsed, tag)?,
             "import" | "from" => self.import(parsed, tag, word)?,
             "extends" => {
-                return Err(self.refused(parsed, tag, word, "a prompt does not extend another: include the parts"));
+                return Err(self.refused(
+                    parsed,
+                    tag,
+                    word,
+                    "a prompt does not extend another: include the parts",
+                ));
             }
             _ => {}
         }
@@ -557,7 +568,8 @@ impl<'a, 's> Walk<'a, 's> {
             _ => None,
         };
         let Some(names) = names else {
-            let reason = "the name must stand there in quotes, so that the prompt can be checked when it is built";
+            let reason =
+                "the name must stand there in quotes, so that the prompt can be checked when it is built";
             return Err(self.refused(parsed, tag, "include", reason));
         };
         match names.iter().find(|name| self.partials.contains_key(**name)) {
@@ -570,7 +582,8 @@ impl<'a, 's> Walk<'a, 's> {
     fn import(&mut self, parsed: &Parsed<'a>, tag: &Tag<'a>, word: &str) -> Result<()> {
         let tokens = &tag.tokens[..];
         let Some(name) = tokens.first().and_then(Token::plain_text) else {
-            let reason = "the name must stand there in quotes, so that the prompt can be checked when it is built";
+            let reason =
+                "the name must stand there in quotes, so that the prompt can be checked when it is built";
             return Err(self.refused(parsed, tag, word, reason));
         };
         if !self.partials.contains_key(name) {
@@ -648,7 +661,8 @@ impl<'a, 's> Walk<'a, 's> {
         }
         self.store(BLOCKS, shows);
         let template = self.path.last().copied().unwrap_or_default();
-        let known = self.outputs.entry(template).or_default().entry(start).or_insert_with(|| (end, Names::default()));
+        let known =
+            self.outputs.entry(template).or_default().entry(start).or_insert_with(|| (end, Names::default()));
         known.1.add(shows);
     }
 
@@ -869,19 +883,28 @@ impl<'a, 's> Walk<'a, 's> {
     }
 
     /// What is known of a value after a filter; fields that the filter names are checked.
-    fn filtered(&mut self, parsed: &Parsed<'a>, shape: Shape<'s>, name: &str, arguments: &[Token<'a>]) -> Shape<'s> {
+    fn filtered(
+        &mut self,
+        parsed: &Parsed<'a>,
+        shape: Shape<'s>,
+        name: &str,
+        arguments: &[Token<'a>],
+    ) -> Shape<'s> {
         if self.schema.is_none() {
             return Shape::Any;
         }
         let named = |token: &&[Token<'a>]| match token {
-            [name, sign, value] if name.is_name("attribute") && sign.is_sign("=") => value.plain_text().map(|text| (text, value.start)),
+            [name, sign, value] if name.is_name("attribute") && sign.is_sign("=") => {
+                value.plain_text().map(|text| (text, value.start))
+            }
             _ => None,
         };
         let parts = split_commas(arguments);
         let attribute = match name {
-            "selectattr" | "rejectattr" | "groupby" => {
-                parts.first().and_then(|part| part.first()).and_then(|token| Some((token.plain_text()?, token.start)))
-            }
+            "selectattr" | "rejectattr" | "groupby" => parts
+                .first()
+                .and_then(|part| part.first())
+                .and_then(|token| Some((token.plain_text()?, token.start))),
             "map" | "sort" | "unique" | "sum" | "min" | "max" | "join" => parts.iter().find_map(named),
             _ => None,
         };
@@ -892,7 +915,9 @@ impl<'a, 's> Walk<'a, 's> {
             }
         }
         match name {
-            "sort" | "reverse" | "unique" | "list" | "select" | "reject" | "selectattr" | "rejectattr" => shape,
+            "sort" | "reverse" | "unique" | "list" | "select" | "reject" | "selectattr" | "rejectattr" => {
+                shape
+            }
             "first" | "last" | "min" | "max" => self.item(shape),
             _ => Shape::Any,
         }

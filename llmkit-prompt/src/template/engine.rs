@@ -13,7 +13,7 @@ use minijinja::{AutoEscape, Environment, ErrorKind, OutputSpan, UndefinedBehavio
 use super::analysis::{Analysis, analyse};
 use super::shape::Schema;
 use super::syntax::{Token, tags};
-use super::{Escape, Partials};
+use super::{Escape, Partials, filters};
 use crate::{Error, Result};
 
 /// How much work one rendering may do, in minijinja's units: about one an instruction and one for 64 bytes of text, so at most about a
@@ -41,7 +41,10 @@ pub(crate) struct Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("roots", &self.roots).field("partials", &self.partials).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("roots", &self.roots)
+            .field("partials", &self.partials)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,7 +71,9 @@ impl Engine {
                             template: root.clone(),
                             line: 1,
                             statement: "include".to_owned(),
-                            reason: format!("a partial has the prompt's own name `{name}`: give one of them another"),
+                            reason: format!(
+                                "a partial has the prompt's own name `{name}`: give one of them another"
+                            ),
                         });
                     }
                     None => add(&mut environment, name, partial)?,
@@ -79,7 +84,13 @@ impl Engine {
         }
         let globals = globals(&environment);
         let analysis = analyse(&roots, &partials.0, &globals, None)?;
-        Ok(Self { environment: Arc::new(environment), roots, partials: valid, analysis: Arc::new(analysis), escape })
+        Ok(Self {
+            environment: Arc::new(environment),
+            roots,
+            partials: valid,
+            analysis: Arc::new(analysis),
+            escape,
+        })
     }
 
     pub(crate) fn roots(&self) -> &[(String, Arc<str>)] {
@@ -114,9 +125,7 @@ impl Engine {
         }
         let mut environment = environment(escape);
         for (name, source) in self.roots.iter().map(|(name, source)| (name, source)).chain(&self.partials) {
-            environment
-                .add_template_owned(name.clone(), source.to_string())
-                .expect("the constructor compiled the same text");
+            add(&mut environment, name, source).expect("the constructor compiled the same text");
         }
         self.environment = Arc::new(environment);
         self.escape = escape;
@@ -138,7 +147,8 @@ impl Engine {
     ) -> Result<T> {
         let name = &self.roots[root].0;
         let template = self.environment.get_template(name).expect("the constructor added the roots");
-        let result = if self.analysis.nests { on_deep_stack(name, || work(template))? } else { work(template) };
+        let result =
+            if self.analysis.nests { on_deep_stack(name, || work(template))? } else { work(template) };
         result.map_err(|error| failed(name, error))
     }
 }
@@ -171,9 +181,16 @@ pub(crate) fn normalised(source: String) -> String {
     if source.contains('\r') { source.replace("\r\n", "\n").replace('\r', "\n") } else { source }
 }
 
+/// Whether the engine may recurse deeply to compile a text: it does so once a `not`, an operator, a filter or an `elif` in a row.
+fn is_long(source: &str) -> bool {
+    let tags = tags(source);
+    tags.len() > 200 || tags.iter().any(|tag| tag.tokens.len() > 200)
+}
+
 /// The names of other templates that a text mentions.
 fn referenced(source: &str) -> Vec<&str> {
-    let statements = tags(source).into_iter().filter(|tag| matches!(tag.statement, Some("include" | "import" | "from")));
+    let statements =
+        tags(source).into_iter().filter(|tag| matches!(tag.statement, Some("include" | "import" | "from")));
     statements.flat_map(|tag| tag.tokens).filter_map(|token| Token::plain_text(&token)).collect()
 }
 
@@ -185,7 +202,9 @@ fn add(environment: &mut Environment<'static>, name: &str, source: &str) -> Resu
             allowed: LONGEST_TEMPLATE,
         });
     }
-    environment.add_template_owned(name.to_owned(), source.to_owned()).map_err(|source| Error::Syntax {
+    let mut compile = || environment.add_template_owned(name.to_owned(), source.to_owned());
+    let compiled = if is_long(source) { on_deep_stack(name, compile)? } else { compile() };
+    compiled.map_err(|source| Error::Syntax {
         template: name.to_owned(),
         line: source.line().unwrap_or(1),
         reason: reason_of(&source),
@@ -223,6 +242,7 @@ fn environment(escape: Escape) -> Environment<'static> {
         out.write_str(&text).map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure))
     });
     jinja::add_to(&mut environment);
+    filters::add_to(&mut environment);
     environment
 }
 
@@ -230,8 +250,11 @@ fn environment(escape: Escape) -> Environment<'static> {
 fn on_deep_stack<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
     let failed = |reason: String| Error::Stack { template: name.to_owned(), reason };
     thread::scope(|scope| {
-        let thread = thread::Builder::new().name("prompt".to_owned()).stack_size(STACK).spawn_scoped(scope, work);
+        let thread =
+            thread::Builder::new().name("prompt".to_owned()).stack_size(STACK).spawn_scoped(scope, work);
         let thread = thread.map_err(|error| failed(error.to_string()))?;
-        thread.join().map_err(|_| failed("the template engine panicked; please report the template".to_owned()))
+        thread
+            .join()
+            .map_err(|_| failed("the template engine panicked; please report the template".to_owned()))
     })
 }

@@ -42,7 +42,7 @@ impl Escape {
                 (Self::Xml, '&') => Some("&amp;".into()),
                 (Self::Xml, '<') => Some("&lt;".into()),
                 (Self::Xml, '>') => Some("&gt;".into()),
-                (Self::Xml, '"') => Some("&quot;".into()),
+                (Self::Xml, '"') => Some("&#34;".into()),
                 (Self::Xml, '\'') => Some("&#39;".into()),
                 (Self::Json, '"') => Some("\\\"".into()),
                 (Self::Json, '\\') => Some("\\\\".into()),
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn special_characters_are_made_harmless() {
         assert_eq!(Escape::None.apply("<a> \"*\""), "<a> \"*\"");
-        assert_eq!(Escape::Xml.apply("<a b='c'> & \"d\""), "&lt;a b=&#39;c&#39;&gt; &amp; &quot;d&quot;");
+        assert_eq!(Escape::Xml.apply("<a b='c'> & \"d\""), "&lt;a b=&#39;c&#39;&gt; &amp; &#34;d&#34;");
         assert_eq!(Escape::Markdown.apply("# *a* [b](c)"), "\\# \\*a\\* \\[b\\]\\(c\\)");
         let text = "a \"b\" \\ \n \u{1} é";
         let json = format!("\"{}\"", Escape::Json.apply(text));

@@ -5,6 +5,7 @@ mod chat;
 mod checked;
 mod engine;
 mod escape;
+mod filters;
 mod names;
 mod partials;
 mod rendered;

@@ -227,8 +227,12 @@ impl Rendered {
         source: impl Fn(&str) -> Option<Arc<str>>,
         untrusted: &[String],
     ) -> Self {
-        let mut rendered =
-            Self { prompt: prompt.to_owned(), text: String::new(), parts: Vec::new(), cleaned: Cleaned::default() };
+        let mut rendered = Self {
+            prompt: prompt.to_owned(),
+            text: String::new(),
+            parts: Vec::new(),
+            cleaned: Cleaned::default(),
+        };
         let mut done = 0;
         for span in spans {
             // The engine leaves no gap; if it did, nothing would be known of it.
@@ -241,7 +245,8 @@ impl Rendered {
                 continue;
             }
             let range = span.source_range();
-            let expression = source(span.name()).and_then(|source| source.get(range.clone()).map(str::to_owned));
+            let expression =
+                source(span.name()).and_then(|source| source.get(range.clone()).map(str::to_owned));
             let variables = analysis
                 .outputs
                 .get(span.name())
@@ -252,7 +257,8 @@ impl Rendered {
                 rendered.unknown(shown, untrusted);
                 continue;
             };
-            let strangers: Vec<String> = variables.iter().filter(|name| untrusted.contains(name)).cloned().collect();
+            let strangers: Vec<String> =
+                variables.iter().filter(|name| untrusted.contains(name)).cloned().collect();
             let source = PartSource::Value { expression, variables, template, line: span.line() };
             rendered.value(shown, source, strangers);
         }
@@ -297,7 +303,8 @@ impl Rendered {
             let gap = if self.text.is_empty() { "" } else { "\n\n" };
             return self.push(&format!("{gap}{note}"), PartSource::Note, false);
         }
-        let mut noted = Self { text: String::new(), parts: Vec::new(), prompt: String::new(), cleaned: self.cleaned };
+        let mut noted =
+            Self { text: String::new(), parts: Vec::new(), prompt: String::new(), cleaned: self.cleaned };
         noted.push(&format!("{note}\n\n"), PartSource::Note, false);
         for part in std::mem::take(&mut self.parts) {
             noted.push(&self.text[part.range], part.source, part.untrusted);

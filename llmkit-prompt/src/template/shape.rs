@@ -33,7 +33,9 @@ impl<'s> Schema<'s> {
     pub(super) fn variables(self) -> Vec<&'s str> {
         let mut names = Vec::new();
         for node in self.alternatives(self.0) {
-            for name in node.get("properties").and_then(Value::as_object).into_iter().flat_map(|map| map.keys()) {
+            for name in
+                node.get("properties").and_then(Value::as_object).into_iter().flat_map(|map| map.keys())
+            {
                 if !names.contains(&name.as_str()) {
                     names.push(name.as_str());
                 }
@@ -168,7 +170,11 @@ mod tests {
 
     #[test]
     fn a_schema_that_refers_to_itself_ends() {
-        let schema = json!({"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"$ref": "#/$defs/A"}}});
-        assert!(matches!(Schema(&schema).field(Schema(&schema).variable("a"), "b"), Field::Found(Shape::Any)));
+        let schema =
+            json!({"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"$ref": "#/$defs/A"}}});
+        assert!(matches!(
+            Schema(&schema).field(Schema(&schema).variable("a"), "b"),
+            Field::Found(Shape::Any)
+        ));
     }
 }

@@ -250,8 +250,14 @@ mod tests {
 
     #[test]
     fn tags_are_split_into_tokens() {
-        assert_eq!(shown("a\n{{ b.c[1] | d('}}') -}} {%- if x == 2 %}"), ["=:b . c [ 1 ] | d ( '}}' )", "if:x == 2"]);
-        assert_eq!(shown(r#"{{ {"a": {"b": c}}["a"] }}{{ 名 }}"#), ["=:{ 'a' : { 'b' : c } } [ 'a' ]", "=:名"]);
+        assert_eq!(
+            shown("a\n{{ b.c[1] | d('}}') -}} {%- if x == 2 %}"),
+            ["=:b . c [ 1 ] | d ( '}}' )", "if:x == 2"]
+        );
+        assert_eq!(
+            shown(r#"{{ {"a": {"b": c}}["a"] }}{{ 名 }}"#),
+            ["=:{ 'a' : { 'b' : c } } [ 'a' ]", "=:名"]
+        );
     }
 
     #[test]
@@ -261,7 +267,9 @@ mod tests {
 
     #[test]
     fn unfinished_templates_do_not_panic() {
-        for source in ["{{", "{{ '", "{{ 'a\\", "{% raw %}", "{#", "{", "{% raw %}{%", "{{ { }}", "{{ é", "{%", "{%-"] {
+        for source in
+            ["{{", "{{ '", "{{ 'a\\", "{% raw %}", "{#", "{", "{% raw %}{%", "{{ { }}", "{{ é", "{%", "{%-"]
+        {
             tags(source);
         }
     }

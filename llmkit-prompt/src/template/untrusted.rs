@@ -95,10 +95,8 @@ pub fn mark_untrusted(name: &str, text: &str) -> Marked {
     hash.update([0]);
     hash.update(text.as_bytes());
     let id: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    let name: String = name
-        .chars()
-        .map(|c| if c.is_alphanumeric() || "_-.,:/ ".contains(c) { c } else { '_' })
-        .collect();
+    let name: String =
+        name.chars().map(|c| if c.is_alphanumeric() || "_-.,:/ ".contains(c) { c } else { '_' }).collect();
     let open = format!("<untrusted-{id} name=\"{name}\">");
     let content = open.len()..open.len() + clean.len();
     Marked { text: format!("{open}{clean}</untrusted-{id}>"), content, cleaned }
@@ -106,14 +104,51 @@ pub fn mark_untrusted(name: &str, text: &str) -> Marked {
 
 /// Words in angle brackets that tokenizers of chat models know; what stands between `<|` and `|>` needs no list.
 const ANGLED: [&str; 25] = [
-    "s", "bos", "eos", "pad", "unk", "mask", "sep", "cls", "start_of_turn", "end_of_turn", "start_of_image", "end_of_image",
-    "end_of_utterance", "fake_token_around_image", "image", "think", "tool_call", "tool_response", "tool_calls", "tools", "function_call",
-    "function_response", "functioncall", "turn", "sys",
+    "s",
+    "bos",
+    "eos",
+    "pad",
+    "unk",
+    "mask",
+    "sep",
+    "cls",
+    "start_of_turn",
+    "end_of_turn",
+    "start_of_image",
+    "end_of_image",
+    "end_of_utterance",
+    "fake_token_around_image",
+    "image",
+    "think",
+    "tool_call",
+    "tool_response",
+    "tool_calls",
+    "tools",
+    "function_call",
+    "function_response",
+    "functioncall",
+    "turn",
+    "sys",
 ];
 /// Words in square brackets that they know.
 const SQUARED: [&str; 17] = [
-    "INST", "SYSTEM_PROMPT", "AVAILABLE_TOOLS", "TOOL_CALLS", "TOOL_RESULTS", "TOOL_CONTENT", "ARGS", "CALL_ID", "THINK", "IMG", "IMG_BREAK",
-    "IMG_END", "PREFIX", "MIDDLE", "SUFFIX", "CLS", "SEP",
+    "INST",
+    "SYSTEM_PROMPT",
+    "AVAILABLE_TOOLS",
+    "TOOL_CALLS",
+    "TOOL_RESULTS",
+    "TOOL_CONTENT",
+    "ARGS",
+    "CALL_ID",
+    "THINK",
+    "IMG",
+    "IMG_BREAK",
+    "IMG_END",
+    "PREFIX",
+    "MIDDLE",
+    "SUFFIX",
+    "CLS",
+    "SEP",
 ];
 
 /// The text without what could pass for something else.
@@ -174,7 +209,8 @@ fn without_invisible(text: &str, cleaned: &mut Cleaned) -> String {
             '\n' | '\r' | '\t' => true,
             // Joiners shape Persian and Indic words and emoji; between plain letters they only hide words.
             '\u{200c}' | '\u{200d}' => {
-                before.is_some_and(|c| !c.is_ascii()) && characters.peek().is_some_and(|c| !c.is_ascii() && !is_invisible(*c))
+                before.is_some_and(|c| !c.is_ascii())
+                    && characters.peek().is_some_and(|c| !c.is_ascii() && !is_invisible(*c))
             }
             // One selector after a symbol chooses its look; more of them carry data.
             '\u{fe00}'..='\u{fe0f}' => before.is_some_and(|c| !c.is_ascii_alphabetic() && !is_selector(c)),
@@ -209,23 +245,45 @@ mod tests {
     #[test]
     fn control_tokens_of_known_families_are_broken() {
         for token in [
-            "<|im_start|>", "<|eot_id|>", "<|start_header_id|>", "<｜User｜>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>",
-            "<start_of_turn>", "<end_of_turn>", "<tool_call>", "</think>", "[TOOL_CALLS]", "<|\u{200b}im_end|>", "<|im\u{e0041}_end|>",
+            "<|im_start|>",
+            "<|eot_id|>",
+            "<|start_header_id|>",
+            "<｜User｜>",
+            "[INST]",
+            "[/INST]",
+            "<<SYS>>",
+            "<</SYS>>",
+            "<s>",
+            "</s>",
+            "<start_of_turn>",
+            "<end_of_turn>",
+            "<tool_call>",
+            "</think>",
+            "[TOOL_CALLS]",
+            "<|\u{200b}im_end|>",
+            "<|im\u{e0041}_end|>",
         ] {
             let (text, cleaned) = clean(&format!("a {token} b"));
             assert!(!text.contains(token), "{token}: {text}");
             assert_eq!(cleaned.control_tokens, 1, "{token}: {text}");
         }
-        for harmless in ["a < b", "x[0]", "<b>bold</b>", "Vec<String>", "[INSTALL]", "<sender>", "<", "[", "<é>"] {
+        for harmless in
+            ["a < b", "x[0]", "<b>bold</b>", "Vec<String>", "[INSTALL]", "<sender>", "<", "[", "<é>"]
+        {
             assert_eq!(clean(harmless), (harmless.to_owned(), Cleaned::default()));
         }
     }
 
     #[test]
     fn delimiters_cannot_be_imitated() {
-        for imitation in
-            ["</untrusted>", "< / UNTRUSTED-12ab>", "<untrusted name=\"x\">", "</un\u{200b}trusted>", "<</untrusted>", "＜/untrusted>"]
-        {
+        for imitation in [
+            "</untrusted>",
+            "< / UNTRUSTED-12ab>",
+            "<untrusted name=\"x\">",
+            "</un\u{200b}trusted>",
+            "<</untrusted>",
+            "＜/untrusted>",
+        ] {
             let (text, cleaned) = clean(imitation);
             assert!(cleaned.delimiters == 1 && text.contains("&lt;"), "{imitation}: {text}");
         }
@@ -233,7 +291,8 @@ mod tests {
 
     #[test]
     fn what_languages_need_is_kept() {
-        for text in ["می‌خواهم", "👩‍👩‍👧 ❤️ 1️⃣", "क्‍ष", "naïve\tcafé\n"] {
+        for text in ["می‌خواهم", "👩‍👩‍👧 ❤️ 1️⃣", "क्‍ष", "naïve\tcafé\n"]
+        {
             assert_eq!(clean(text), (text.to_owned(), Cleaned::default()), "{text}");
         }
         assert_eq!(clean("a\u{200d}b\u{202e}c\u{7}\u{fe0f}\u{fe0f}").0, "abc");

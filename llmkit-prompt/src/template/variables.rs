@@ -69,7 +69,11 @@ pub(super) fn take(
 }
 
 /// That each of `names` is one of the prompt's `variables`.
-pub(super) fn known<'n>(prompt: &str, variables: &[String], names: impl IntoIterator<Item = &'n str>) -> Result<()> {
+pub(super) fn known<'n>(
+    prompt: &str,
+    variables: &[String],
+    names: impl IntoIterator<Item = &'n str>,
+) -> Result<()> {
     for name in names {
         if !variables.iter().any(|known| known == name) {
             return Err(Error::NoSuchVariable {

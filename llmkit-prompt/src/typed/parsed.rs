@@ -35,7 +35,10 @@ pub struct Parsed<T> {
 
 impl<T> Parsed<T> {
     /// Answers that `parser` reads. `wanted` says what they are, for errors: "a date". The parser's errors are shown to the model.
-    pub fn new(wanted: impl Into<String>, parser: impl Fn(&str) -> Result<T> + Send + Sync + 'static) -> Self {
+    pub fn new(
+        wanted: impl Into<String>,
+        parser: impl Fn(&str) -> Result<T> + Send + Sync + 'static,
+    ) -> Self {
         Self { wanted: wanted.into(), parser: Arc::new(parser), ask: Ask::default() }
     }
 

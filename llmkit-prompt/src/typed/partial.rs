@@ -60,9 +60,17 @@ enum State {
     /// Behind a value.
     Comma,
     /// Within a text: a key or a value.
-    Text { key: bool },
-    Escape { key: bool },
-    Unicode { key: bool, digits: u8, code: u16 },
+    Text {
+        key: bool,
+    },
+    Escape {
+        key: bool,
+    },
+    Unicode {
+        key: bool,
+        digits: u8,
+        code: u16,
+    },
     /// A number or literal.
     Word,
     Complete,
@@ -138,7 +146,9 @@ impl PartialJson {
             State::Text { key } => return self.text(c, key),
             State::Escape { key } => return self.escape(c, key),
             State::Unicode { key, digits, code } => return self.unicode(c, key, digits, code),
-            State::Word if matches!(c, '0'..='9' | 'a'..='z' | 'A'..='Z' | '+' | '-' | '.') => self.token.push(c),
+            State::Word if matches!(c, '0'..='9' | 'a'..='z' | 'A'..='Z' | '+' | '-' | '.') => {
+                self.token.push(c)
+            }
             State::Word => {
                 self.word()?;
                 return self.step(c);

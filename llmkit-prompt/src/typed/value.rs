@@ -149,7 +149,8 @@ impl<T: JsonSchema + DeserializeOwned> Typed<T> {
         on_partial: &mut (dyn FnMut(&Value) + Send),
     ) -> Result<T> {
         let (request, read) = self.prepare(run, messages)?;
-        let wrapped = matches!(&request.response_format, ResponseFormat::JsonSchema { .. }) && !self.is_object();
+        let wrapped =
+            matches!(&request.response_format, ResponseFormat::JsonSchema { .. }) && !self.is_object();
         let mut partial = PartialJson::new();
         let mut tell = |text: Option<&str>| match text {
             None => partial = PartialJson::new(),

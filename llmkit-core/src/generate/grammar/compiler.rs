@@ -168,7 +168,7 @@ fn check_length(len: usize) -> Result<()> {
 }
 
 /// The schema with our settings for its compiler, which no schema may choose itself.
-fn prepare_schema(schema: &Value) -> Result<Value> {
+pub(crate) fn prepare_schema(schema: &Value) -> Result<Value> {
     let mut schema = match schema {
         Value::Object(fields) => Value::Object(fields.clone()),
         Value::Bool(true) => Value::Object(Map::new()),

@@ -3,6 +3,7 @@
 mod compiler;
 mod vocabulary;
 
+pub(crate) use compiler::prepare_schema;
 pub use compiler::{GrammarCompiler, GrammarConstraint};
 
 use serde_json::Value;
