@@ -279,7 +279,7 @@ impl FewShot {
     /// # Errors
     /// As [`select`](Self::select).
     pub async fn select_in(&self, run: &Run<'_>, query: impl Serialize + Send) -> Result<Shots> {
-        let shots = self.select(query).await?;
+        let shots = self.select(query).instrument(run.span().clone()).await?;
         run.note(format!("examples by {}: {shots}", self.selector.name()));
         Ok(shots)
     }
