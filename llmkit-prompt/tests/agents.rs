@@ -263,7 +263,10 @@ mod native_calls {
         assert!(rest.starts_with("<untrusted-") && rest.contains(" name=\"page\">"), "{rest}");
         assert!(!rest.contains("<|im_start|>") && !rest.contains("!</untrusted>"), "{rest}");
         let notes = notes(&done.trace);
-        assert!(notes.contains("in the output of `page`, 1 control token, 1 imitated delimiter made harmless"), "{notes}");
+        assert!(
+            notes.contains("in the output of `page`, 1 control token, 1 imitated delimiter made harmless"),
+            "{notes}"
+        );
     }
 
     #[test]
