@@ -71,7 +71,8 @@ fn main() -> Result<()> {
     let letters: Vec<&str> = text.split("\n\n").map(str::trim).filter(|letter| !letter.is_empty()).collect();
     ensure!(!letters.is_empty(), "{} holds no letters", args.letters.display());
 
-    let defaults = ChatRequest { max_tokens: Some(args.max_tokens), temperature: Some(0.0), ..ChatRequest::default() };
+    let defaults =
+        ChatRequest { max_tokens: Some(args.max_tokens), temperature: Some(0.0), ..ChatRequest::default() };
     let model = WithDefaults::new(args.model.open()?, defaults);
     let order = Typed::<Order>::new().with_check(|order| {
         (!order.items.is_empty()).then_some(()).ok_or_else(|| "expected at least one item".to_owned())
@@ -81,7 +82,8 @@ fn main() -> Result<()> {
     for letter in &letters {
         println!("{letter}\n");
         let run = Run::new("extract", &model);
-        let messages = vec![Message::user(format!("Read this letter and write down the order in it.\n\n{letter}"))];
+        let messages =
+            vec![Message::user(format!("Read this letter and write down the order in it.\n\n{letter}"))];
         // The answer so far, on one line that grows.
         let mut show = |value: &serde_json::Value| {
             eprint!("\r{value}");

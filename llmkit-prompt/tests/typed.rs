@@ -64,9 +64,13 @@ fn what_is_no_object_is_asked_for_within_one() {
 
 #[test]
 fn any_other_model_is_shown_the_schema_and_told_what_is_wrong() {
-    let model = ScriptedModel::new(["A tureen.", r#"{"litres": 2}"#, r#"```json
+    let model = ScriptedModel::new([
+        "A tureen.",
+        r#"{"litres": 2}"#,
+        r#"```json
 {"name": "tureen", "litres": null,}
-```"#]);
+```"#,
+    ]);
     let traced = block_on(Typed::<Dish>::new().run(&model, ask())).unwrap();
     assert_eq!(traced.value, Dish { name: "tureen".to_owned(), litres: None });
     let requests = model.requests();
@@ -98,10 +102,8 @@ fn an_answer_that_never_comes_is_an_error_with_every_reason() {
 fn a_cut_off_answer_is_no_answer_even_if_it_can_be_closed() {
     let cut = r#"[{"name": "tureen", "litres": 3.5}, {"name": "bo"#;
     let whole = r#"[{"name": "bowl", "litres": null}]"#;
-    let model = ScriptedModel::with_responses([
-        said(cut, FinishReason::Length),
-        said(whole, FinishReason::Stop),
-    ]);
+    let model =
+        ScriptedModel::with_responses([said(cut, FinishReason::Length), said(whole, FinishReason::Stop)]);
     let dishes = block_on(Typed::<Vec<Dish>>::new().run(&model, ask())).unwrap().value;
     assert_eq!(dishes.len(), 1);
     assert!(model.requests()[1].messages[3].content.contains("cut off"));
@@ -214,10 +216,7 @@ fn json_beyond_the_depth_is_refused_and_a_fault_stays() {
     assert!(partial.push("[").unwrap_err().to_string().contains("levels deep"));
     assert!(partial.push("1").is_err());
     let mut partial = PartialJson::new();
-    assert_eq!(
-        partial.push(r#"{"a" 1"#).unwrap_err().to_string(),
-        "expected `:`, found `1` at character 6"
-    );
+    assert_eq!(partial.push(r#"{"a" 1"#).unwrap_err().to_string(), "expected `:`, found `1` at character 6");
 }
 
 #[test]
@@ -248,7 +247,8 @@ const ANSWERS: [&str; 6] = [
 /// Damages `text` in `times` places.
 fn mutate(text: &str, times: usize, random: &mut ChaCha8Rng) -> String {
     const SIGNS: [char; 24] = [
-        '{', '}', '[', ']', '"', '\'', ',', ':', '\\', '/', '`', '\n', ' ', '0', '-', '.', 'e', 'n', 'u', '<', '“', '，', '\u{0}', '😀',
+        '{', '}', '[', ']', '"', '\'', ',', ':', '\\', '/', '`', '\n', ' ', '0', '-', '.', 'e', 'n', 'u',
+        '<', '“', '，', '\u{0}', '😀',
     ];
     let mut chars: Vec<char> = text.chars().collect();
     for _ in 0..times {
@@ -308,7 +308,9 @@ fn one_wrong_character_rarely_hides_an_answer() {
 
 #[test]
 fn valid_json_is_read_as_serde_json_reads_it() {
-    for text in [r#"{"a": [1, 2.50, -0.0, 1e300, "x\ny", {"b": {}}], "a": 2}"#, "[]", "{}", "\"text\"", "12", "null"] {
+    for text in
+        [r#"{"a": [1, 2.50, -0.0, 1e300, "x\ny", {"b": {}}], "a": 2}"#, "[]", "{}", "\"text\"", "12", "null"]
+    {
         let expected: Value = serde_json::from_str(text).unwrap();
         let read = parse::json_with_repairs::<Value>(text).unwrap();
         assert_eq!((read.value, read.repairs.len()), (expected, 0), "{text}");
