@@ -239,7 +239,7 @@ impl Agent {
         cancel: impl Future<Output = ()> + Send,
     ) -> Result<Traced<AgentRun>> {
         let run = Run::new("agent", model);
-        let value = Drive::new(self, &run, messages, cancel)?.to_the_end().await?;
+        let value = Drive::new(self, &run, messages, cancel)?.finish().await?;
         Ok(run.finish(value))
     }
 
@@ -248,7 +248,7 @@ impl Agent {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn run_in(&self, run: &Run<'_>, messages: Vec<Message>) -> Result<AgentRun> {
-        Drive::new(self, run, messages, future::pending())?.to_the_end().await
+        Drive::new(self, run, messages, future::pending())?.finish().await
     }
 
     /// Works on `task`, and then asks the model for its answer as a value, in one more call (or more, if what comes is no such value). Gives

@@ -113,7 +113,7 @@ impl<'a> Drive<'a> {
         })
     }
 
-    pub(super) async fn to_the_end(mut self) -> Result<AgentRun> {
+    pub(super) async fn finish(mut self) -> Result<AgentRun> {
         let (outcome, text) = loop {
             if let Turn::End(outcome, text) = self.turn().await? {
                 break (outcome, text);
