@@ -70,7 +70,7 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The longest answer, in tokens.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 16)]
     max_new_tokens: usize,
     /// Where to compute: auto, cpu, wgpu, cuda or cuda:N [default: LLMKIT_DEVICE, else auto]
     #[arg(long)]

@@ -50,6 +50,11 @@ mod chat;
 mod error;
 mod model;
 
+// For `llmkit-prompt`, whose templates are written as models' own are.
+#[cfg(feature = "jinja")]
+#[doc(hidden)]
+pub mod jinja;
+
 #[cfg(feature = "models")]
 pub mod checkpoint;
 #[cfg(feature = "models")]

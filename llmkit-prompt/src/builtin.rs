@@ -1,17 +1,20 @@
 //! The prompts that come with the crate. Each is a file under `prompts/`, to be read, copied and replaced.
 
-use crate::{ChatPrompt, file};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::{ChatPrompt, Error, PromptFile, Result};
 
 /// The files by name.
 const FILES: &[(&str, &str)] = &[
-    ("minutes/again", include_str!("../prompts/minutes/again.md")),
     ("minutes/extract", include_str!("../prompts/minutes/extract.md")),
-    ("minutes/schema", include_str!("../prompts/minutes/schema.md")),
     ("agent/last_answer", include_str!("../prompts/agent/last_answer.md")),
     ("agent/react", include_str!("../prompts/agent/react.md")),
     ("agent/retry", include_str!("../prompts/agent/retry.md")),
     ("agent/text", include_str!("../prompts/agent/text.md")),
     ("agent/untrusted", include_str!("../prompts/agent/untrusted.md")),
+    ("agent/value", include_str!("../prompts/agent/value.md")),
     ("reasoning/extract", include_str!("../prompts/reasoning/extract.md")),
     ("reasoning/few_shot_cot", include_str!("../prompts/reasoning/few_shot_cot.md")),
     ("reasoning/few_shot_cot_example", include_str!("../prompts/reasoning/few_shot_cot_example.md")),
@@ -54,9 +57,47 @@ const FILES: &[(&str, &str)] = &[
 /// # Panics
 /// If there is none of this name; [`names`] lists them.
 pub fn prompt(name: &str) -> ChatPrompt {
+    file(name).prompt().clone()
+}
+
+/// The file of the built-in prompt `name`, with its version and description.
+///
+/// # Panics
+/// If there is none of this name; [`names`] lists them.
+pub fn file(name: &str) -> PromptFile {
     let text =
         source(name).unwrap_or_else(|| panic!("expected the name of a built-in prompt, found `{name}`"));
-    file::chat_prompt(name, text).expect("a test checks that every built-in prompt is valid")
+    PromptFile::parse(name, text).expect("a test checks that every built-in prompt is valid")
+}
+
+/// Writes the file of the built-in prompt `name` into `folder`, to be edited there; [`Prompts::load`](crate::Prompts::load) then takes it in place of the
+/// built-in one. An existing file is never overwritten.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let path = llmkit_prompt::builtin::write("reasoning/zero_shot_cot", folder.path())?;
+/// assert!(path.ends_with("reasoning/zero_shot_cot.md"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::UnknownPrompt`] if there is none of this name, [`Error::Io`] if the file is there already or cannot be written.
+pub fn write(name: &str, folder: impl AsRef<Path>) -> Result<PathBuf> {
+    let text = source(name).ok_or_else(|| {
+        let known: Vec<String> = names().map(str::to_owned).collect();
+        let suggestion = crate::template::closest(name, &known);
+        Error::UnknownPrompt { name: name.to_owned(), version: None, suggestion, versions: Vec::new() }
+    })?;
+    let path = folder.as_ref().join(format!("{name}.md"));
+    let failed = |source| Error::Io { action: "write", path: path.clone(), source };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let mut file = fs::File::create_new(&path).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    Ok(path)
 }
 
 /// The text of the file of the built-in prompt `name`, if there is one.

@@ -18,17 +18,39 @@ pub enum Error {
         #[source]
         source: Box<minijinja::Error>,
     },
-    /// The template refers to another template; a prompt stands alone.
-    #[error(
-        "{template}:{line}: `{statement}` needs other templates, but a prompt is one text: put its content here"
-    )]
-    NotAlone {
+    /// The template refers to another one that is not there, not allowed, or includes itself.
+    #[error("{template}:{line}: cannot `{statement}`: {reason}")]
+    Reference {
         /// The template's name.
         template: String,
         /// The line of the statement, from 1.
         line: usize,
         /// The statement: `"include"`, `"import"`, `"from"` or `"extends"`.
         statement: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// A template or a file is longer than any that people write.
+    #[error("{what} has {found} bytes; at most {allowed} are read: put data into variables")]
+    Oversized {
+        /// What is too long.
+        what: String,
+        /// Its length in bytes.
+        found: usize,
+        /// The greatest length in bytes.
+        allowed: usize,
+    },
+    /// A tag of a template is longer than any that people write.
+    #[error("{template}:{line}: the tag has {found} words and signs, {allowed} are allowed: put data into variables")]
+    LongTag {
+        /// The template's name.
+        template: String,
+        /// The line of the tag, from 1.
+        line: usize,
+        /// How many words and signs the tag has.
+        found: usize,
+        /// How many it may have.
+        allowed: usize,
     },
     /// The template and its declared variables disagree. All disagreements are listed.
     #[error("the variables of `{prompt}` and their declaration disagree:{}", lines(problems))]
@@ -56,6 +78,56 @@ pub enum Error {
         /// The names that were given.
         given: Vec<String>,
     },
+    /// A prompt has no variable of this name.
+    #[error(
+        "`{prompt}` has no variable `{name}`{}; its variables: {}",
+        suggested(suggestion.as_deref()),
+        quoted(variables)
+    )]
+    NoSuchVariable {
+        /// The prompt's name.
+        prompt: String,
+        /// The name that it was asked for.
+        name: String,
+        /// The variable that was probably meant.
+        suggestion: Option<String>,
+        /// The variables that it has.
+        variables: Vec<String>,
+    },
+    /// A value cannot be kept in a prompt, because it cannot be written as JSON.
+    #[error("the value for `{name}` of `{prompt}` cannot be written as JSON: {source}")]
+    Value {
+        /// The prompt's name.
+        prompt: String,
+        /// The variable.
+        name: String,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A rendered prompt has more tokens than allowed.
+    #[error(
+        "`{prompt}` takes {tokens} tokens, {allowed} are allowed; the largest variables: {}",
+        sizes(largest)
+    )]
+    TooLong {
+        /// The prompt's name.
+        prompt: String,
+        /// How many tokens it has.
+        tokens: usize,
+        /// How many were allowed.
+        allowed: usize,
+        /// The up to three variables that take most, with their tokens, the largest first.
+        largest: Vec<(String, usize)>,
+    },
+    /// The template can nest values deeply, and the thread with a deep stack that it needs could not do its work.
+    #[error("`{template}` needs a thread with a deep stack: {reason}")]
+    Stack {
+        /// The template's name.
+        template: String,
+        /// What happened.
+        reason: String,
+    },
     /// Rendering failed: an attribute is not there, a filter refused its input, or the work ran over
     /// [`FUEL`](crate::FUEL).
     #[error("{template}:{line}: cannot render: {reason}")]
@@ -71,11 +143,41 @@ pub enum Error {
         source: Box<minijinja::Error>,
     },
     /// A prompt's file is malformed.
-    #[error("{file} is not a prompt: {reason}")]
+    #[error("{file}:{line}: {reason}")]
     PromptFile {
         /// The file.
         file: String,
+        /// The line, from 1.
+        line: usize,
         /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// Files of a folder of prompts are malformed. All faults are listed.
+    #[error("{} holds files that are no prompts:{}", folder.display(), faults(problems))]
+    PromptFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with which file.
+        problems: Vec<Error>,
+    },
+    /// There is no prompt of this name and version.
+    #[error("there is no prompt `{name}`{}", alternatives(version.as_deref(), suggestion.as_deref(), versions))]
+    UnknownPrompt {
+        /// The name that was asked for.
+        name: String,
+        /// The version that was asked for.
+        version: Option<String>,
+        /// The name that was probably meant.
+        suggestion: Option<String>,
+        /// The versions that there are of this name.
+        versions: Vec<String>,
+    },
+    /// A folder of prompts cannot be watched.
+    #[error("cannot watch {}: {reason}", folder.display())]
+    Watch {
+        /// The folder.
+        folder: PathBuf,
+        /// What happened.
         reason: String,
     },
     /// A prompt that should take the place of another wants variables that it won't be given.
@@ -291,14 +393,6 @@ pub enum Error {
         /// Everything that is wrong, in the order of the text.
         problems: Vec<crate::pearl::PlanProblem>,
     },
-    /// A model's answers are no minutes.
-    #[error("{attempts} answers are no minutes in JSON, the last because: {reason}")]
-    NoMinutes {
-        /// How often the model answered.
-        attempts: usize,
-        /// What is wrong with its last answer.
-        reason: String,
-    },
     /// A [`minutes::Transcript`](crate::minutes::Transcript) is unusable.
     #[error("the transcript is unusable: {reason}")]
     Transcript {
@@ -361,6 +455,19 @@ pub enum VariableProblem {
         /// The variable.
         name: String,
     },
+    /// A template uses a field that the variable's type does not have.
+    UnknownField {
+        /// The template's name.
+        template: String,
+        /// The line, from 1.
+        line: usize,
+        /// The expression up to the field, as the template spells it.
+        path: String,
+        /// The field that was probably meant.
+        suggestion: Option<String>,
+        /// The fields that there are.
+        known: Vec<String>,
+    },
     /// A declared variable has the name of one of the engine's functions, which it would hide.
     Reserved {
         /// The variable.
@@ -376,6 +483,12 @@ impl fmt::Display for VariableProblem {
             }
             Self::Undeclared { template, line, name, suggestion: None } => {
                 write!(f, "{template}:{line}: `{name}` is not declared: declare it or remove it")
+            }
+            Self::UnknownField { template, line, path, suggestion: Some(meant), .. } => {
+                write!(f, "{template}:{line}: `{path}` is no field; did you mean `{meant}`?")
+            }
+            Self::UnknownField { template, line, path, suggestion: None, known } => {
+                write!(f, "{template}:{line}: `{path}` is no field; there are: {}", quoted(known))
             }
             Self::Unused { name } => {
                 write!(f, "`{name}` is declared and never used: use it or do not declare it")
@@ -401,6 +514,17 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
+fn suggested(suggestion: Option<&str>) -> String {
+    suggestion.map(|meant| format!(" (did you mean `{meant}`?)")).unwrap_or_default()
+}
+
+fn sizes(slots: &[(String, usize)]) -> String {
+    if slots.is_empty() {
+        return "none".to_owned();
+    }
+    slots.iter().map(|(name, tokens)| format!("`{name}` ({tokens})")).collect::<Vec<_>>().join(", ")
+}
+
 /// The last 200 characters of a reply, on one line.
 fn tail(text: &str) -> String {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -410,4 +534,18 @@ fn tail(text: &str) -> String {
     }
     let cut = if length > 200 { ".. " } else { "" };
     format!("{cut}{}", words.chars().skip(length.saturating_sub(200)).collect::<String>())
+}
+
+fn faults(problems: &[Error]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+fn alternatives(version: Option<&str>, suggestion: Option<&str>, versions: &[String]) -> String {
+    match (version, suggestion) {
+        (Some(version), _) if !versions.is_empty() => {
+            format!(" of version {version}; there are: {}", versions.join(", "))
+        }
+        (_, Some(meant)) => format!("; did you mean `{meant}`?"),
+        _ => String::new(),
+    }
 }

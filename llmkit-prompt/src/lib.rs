@@ -35,14 +35,20 @@
 //!
 //! # Map
 //!
-//! - [`PromptTemplate`]: one text with holes, in [minijinja](https://docs.rs/minijinja)'s dialect of Jinja.
+//! - [`PromptTemplate`]: one text with holes, in [minijinja](https://docs.rs/minijinja)'s dialect of Jinja; [`Partials`]: texts that it includes.
 //! - [`ChatPrompt`]: a conversation of such texts, rendered to [`Message`]s that any
 //!   [`LanguageModel`](llmkit_core::LanguageModel) takes.
+//! - [`pearl`], [`summary`], [`minutes`]: long documents: questions by plan, summaries, the minutes of a meeting; [`chunks`] cuts them.
+//! - [`Prompts`]: the prompts of a folder of files, in several versions, read again when they change.
+//! - [`TypedPrompt`]: a prompt whose variables are the fields of a struct.
+//! - [`Rendered`]: a text that knows where each of its parts comes from, and what they cost in tokens.
+//! - [`mark_untrusted`] and [`ChatPrompt::with_untrusted`]: text from strangers, marked as such; [`Escape`]: values in XML, JSON or Markdown.
 //! - [`builtin`]: the prompts that come with the crate, each a file to read and replace.
 //! - [`Run`], [`Trace`]: how every piece calls a model, and the record of it; [`WithDefaults`]: a model with settings of the user's.
 //! - [`agent`]: a model that works on a task with tools, within limits and under approval.
 //! - [`parse`]: reading what a model wrote: JSON with its slips, lists, tables, dates, code.
 //! - [`typed`]: answers as values of a type, asked for again until they are.
+//! - [`cache`]: answers and vectors that are not made twice; with the feature `remote`, `remote`: models behind an OpenAI-compatible interface.
 //! - [`testing`]: models with known answers.
 //! - [`reasoning`]: chains of thought, votes, trees, checked answers: methods that compose.
 //! - [`few_shot`]: examples, chosen for each query and fitted into a token budget.
@@ -61,6 +67,7 @@
 
 pub mod agent;
 pub mod builtin;
+pub mod cache;
 pub mod chunks;
 pub mod few_shot;
 pub mod memory;
@@ -68,28 +75,32 @@ pub mod minutes;
 pub mod parse;
 pub mod pearl;
 pub mod reasoning;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod summary;
 pub mod testing;
 pub mod typed;
 
-mod chat;
 mod embeddings;
 mod error;
-mod file;
 mod long;
-mod mentions;
+mod registry;
 mod run;
 mod schema;
 mod template;
-mod variables;
 
 /// Compiles the README's program.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use chat::ChatPrompt;
 pub use error::{Error, Result, VariableProblem};
-pub use llmkit_core::{Message, Role};
+pub use llmkit_core::{ApproximateTokens, Message, Role, TokenCounter};
+#[cfg(feature = "watch")]
+pub use registry::PromptWatch;
+pub use registry::{PromptFile, Prompts, Reload};
 pub use run::{Call, Run, Trace, TraceEvent, Traced, WithDefaults};
-pub use template::{FUEL, PromptTemplate};
+pub use template::{
+    ChatPrompt, Cleaned, Escape, FUEL, LONGEST_TEMPLATE, Marked, Part, PartSource, Partials, PromptTemplate,
+    PromptTokens, Rendered, RenderedChat, TypedPrompt, TypedTemplate, UNTRUSTED_NOTE, mark_untrusted,
+};

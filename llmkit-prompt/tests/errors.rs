@@ -81,7 +81,7 @@ fn references_to_other_templates_are_refused() {
     for statement in ["include", "extends"] {
         let error = PromptTemplate::new("t", format!("\n{{%- {statement} 'x' %}}"), [""; 0]).unwrap_err();
         assert!(
-            matches!(&error, Error::NotAlone { line: 2, statement: found, .. } if found == statement),
+            matches!(&error, Error::Reference { line: 2, statement: found, .. } if found == statement),
             "{error:?}"
         );
     }

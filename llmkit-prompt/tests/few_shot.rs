@@ -11,8 +11,8 @@ use llmkit_prompt::few_shot::{
     BalancedSelector, Candidate, ExampleSelector, Examples, FewShot, KnnSelector, LengthSelector,
     MmrSelector, NgramSelector, Order, Query, RandomSelector, Reason, Selected, Shots, Why,
 };
-use llmkit_prompt::testing::HashEmbedder;
-use llmkit_prompt::{Error, Message, Result};
+use llmkit_prompt::testing::{HashEmbedder, ScriptedModel};
+use llmkit_prompt::{Error, Message, Result, Run};
 use pollster::block_on;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -479,4 +479,15 @@ fn shots_go_before_the_last_question() {
     );
     assert_eq!(shots.insert_into(vec![Message::system("Sort.")]).len(), 3);
     assert_eq!(shots.query(), "bread");
+}
+
+#[test]
+fn the_choice_and_its_reasons_are_in_the_trace() {
+    let model = ScriptedModel::new([""; 0]);
+    let run = Run::new("sort", &model);
+    let few_shot = few_shot(&rows()).with_selector(NgramSelector::new(), 1);
+    block_on(few_shot.select_in(&run, json!({"text": "warm bread"}))).unwrap();
+    let trace = run.finish(()).trace.to_string();
+    assert!(trace.contains("examples by n-gram overlap: 1 chosen, 0 left out"), "{trace}");
+    assert!(trace.contains("example 3: 0.224 = 1-grams 0.500, 2-grams 0.100, brevity 1.000"), "{trace}");
 }

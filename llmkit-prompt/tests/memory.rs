@@ -1,7 +1,9 @@
 //! What a model is shown of a long conversation.
 #![allow(clippy::unwrap_used)]
 
-use llmkit_core::ToolCall;
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use llmkit_core::{ChatRequest, ChatResponse, LanguageModel, ToolCall};
 use llmkit_prompt::memory::{
     Conversation, Lost, Memory, SummaryMemory, TokenBudgetMemory, VectorMemory, View, WindowMemory,
 };
@@ -258,6 +260,26 @@ fn a_question_that_fails_leaves_the_conversation_as_it_was() {
     assert_eq!(conversation, before);
     block_on(conversation.ask(&silent(), &TokenBudgetMemory::new(3), "now?")).unwrap_err();
     assert_eq!(conversation, before);
+    // Nor does one that nobody waits for any more.
+    let model = ScriptedModel::new(["never"]);
+    let (slow, memory) = (Slow(model), WindowMemory::new(3));
+    let ask = conversation.ask(&slow, &memory, "now?");
+    assert!(ask.now_or_never().is_none());
+    assert_eq!(conversation, before);
+}
+
+/// A model that never comes to an answer.
+struct Slow(ScriptedModel);
+
+#[async_trait]
+impl LanguageModel for Slow {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    async fn chat(&self, _: ChatRequest) -> llmkit_core::Result<ChatResponse> {
+        std::future::pending().await
+    }
 }
 
 #[test]

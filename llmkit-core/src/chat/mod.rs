@@ -2,8 +2,6 @@
 mod generation_tag;
 mod message;
 #[cfg(feature = "models")]
-mod python;
-#[cfg(feature = "models")]
 mod source;
 #[cfg(feature = "models")]
 mod template;

@@ -12,9 +12,9 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Map;
 
-use super::{generation_tag, python, source};
+use super::{generation_tag, source};
 use crate::checkpoint::gguf::Metadata;
-use crate::{Error, Message, Result, ToolCallFormat};
+use crate::{Error, Message, Result, ToolCallFormat, jinja};
 
 /// The name of the template that renders everything but what another one is meant for.
 pub(super) const DEFAULT: &str = "default";
@@ -267,7 +267,7 @@ impl ChatTemplate {
         for call in calls {
             let arguments = &mut call["function"]["arguments"];
             if arguments.is_object() {
-                let text = python::dumps(&state, &Value::from(Serde(&*arguments))).map_err(describe)?;
+                let text = jinja::dumps(&state, &Value::from(Serde(&*arguments))).map_err(describe)?;
                 *arguments = text.into();
             }
         }
@@ -393,15 +393,10 @@ fn environment() -> Result<Environment<'static>> {
     environment.set_formatter(|out, state, value| match value.as_str() {
         Some(text) => out.write_str(text).map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure)),
         None => out
-            .write_str(&python::str(state, value)?)
+            .write_str(&jinja::str(state, value)?)
             .map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure)),
     });
-    environment.set_unknown_method_callback(python::method);
-    environment.add_filter("tojson", python::tojson);
-    environment.add_filter("string", python::str);
-    environment.add_test("iterable", python::is_iterable);
-    environment.add_test("sequence", python::is_sequence);
-    environment.add_test("number", python::is_number);
+    jinja::add_to(&mut environment);
     environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });

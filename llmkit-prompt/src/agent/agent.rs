@@ -3,10 +3,14 @@ use std::future::{self, Future};
 use std::sync::Arc;
 
 use llmkit_core::{LanguageModel, Message};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::drive::Drive;
 use super::{AgentEvent, AgentRun, AgentTool, Approval, Ask, Denied, Limits, Protocol, Toolbox};
-use crate::{ChatPrompt, Result, Run, Traced, builtin};
+use crate::typed::Typed;
+use crate::{ChatPrompt, Error, Result, Run, Traced, builtin};
 
 /// A model that works on a task with tools, turn by turn, until it answers or a limit is reached.
 ///
@@ -39,7 +43,7 @@ use crate::{ChatPrompt, Result, Run, Traced, builtin};
 /// let run = agent.run(&model, "Do I need an umbrella in Lima?").await?;
 /// println!("{}", run.trace);
 /// assert_eq!(run.value.into_answer()?, "Yes, it rains in Lima.");
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Clone)]
@@ -62,6 +66,7 @@ pub(super) struct Prompts {
     pub(super) retry: ChatPrompt,
     pub(super) last_answer: ChatPrompt,
     pub(super) untrusted: ChatPrompt,
+    pub(super) value: ChatPrompt,
 }
 
 impl Agent {
@@ -81,6 +86,7 @@ impl Agent {
                 retry: builtin::prompt("agent/retry"),
                 last_answer: builtin::prompt("agent/last_answer"),
                 untrusted: builtin::prompt("agent/untrusted"),
+                value: builtin::prompt("agent/value"),
             },
             listener: None,
         }
@@ -131,7 +137,8 @@ impl Agent {
     /// | `agent/text` | `instructions`, `tools`, `example` | [`Protocol::Text`] |
     /// | `agent/retry` | `reason`, `format` | when a reply can't be read; `format` is `react`, `text` or `native` |
     /// | `agent/last_answer` | `limit` | see [`with_last_answer`](Self::with_last_answer) |
-    /// | `agent/untrusted` | `tool`, `mark`, `output` | see [`ToolPolicy::untrusted`](super::ToolPolicy::untrusted) |
+    /// | `agent/untrusted` | `tool`, `output` (already marked) | see [`ToolPolicy::untrusted`](super::ToolPolicy::untrusted) |
+    /// | `agent/value` | `task`, `answer` | see [`run_typed`](Self::run_typed) |
     ///
     /// ```
     /// use llmkit_prompt::agent::{Agent, Toolbox};
@@ -139,7 +146,7 @@ impl Agent {
     ///
     /// let prompt = ChatPrompt::new("mine", [(Role::User, "Stop ({{ limit }}). Your conclusion?")], ["limit"])?;
     /// let agent = Agent::new(Toolbox::default()).with_last_answer().with_prompt("agent/last_answer", prompt)?;
-    /// # llmkit_prompt::Result::Ok(())
+    /// # Ok::<(), llmkit_prompt::Error>(())
     /// ```
     ///
     /// # Errors
@@ -151,10 +158,11 @@ impl Agent {
             "agent/text" => (&mut self.prompts.text, &["instructions", "tools", "example"]),
             "agent/retry" => (&mut self.prompts.retry, &["reason", "format"]),
             "agent/last_answer" => (&mut self.prompts.last_answer, &["limit"]),
-            "agent/untrusted" => (&mut self.prompts.untrusted, &["tool", "mark", "output"]),
+            "agent/untrusted" => (&mut self.prompts.untrusted, &["tool", "output"]),
+            "agent/value" => (&mut self.prompts.value, &["task", "answer"]),
             _ => {
                 let known = builtin::names().filter(|name| name.starts_with("agent/"));
-                return Err(crate::Error::NoSuchPrompt {
+                return Err(Error::NoSuchPrompt {
                     purpose: purpose.to_owned(),
                     known: known.map(str::to_owned).collect(),
                 });
@@ -218,7 +226,7 @@ impl Agent {
     /// let messages = vec![Message::user("Count to a million.")];
     /// let run = Agent::new(Toolbox::default()).run_until(&model, messages, cancel).await?;
     /// assert_eq!(run.value.outcome, Outcome::Cancelled);
-    /// # llmkit_prompt::Result::Ok(())
+    /// # Ok::<(), llmkit_prompt::Error>(())
     /// # }).unwrap();
     /// ```
     ///
@@ -231,7 +239,7 @@ impl Agent {
         cancel: impl Future<Output = ()> + Send,
     ) -> Result<Traced<AgentRun>> {
         let run = Run::new("agent", model);
-        let value = Drive::new(self, &run, messages, cancel)?.to_the_end().await?;
+        let value = Drive::new(self, &run, messages, cancel)?.finish().await?;
         Ok(run.finish(value))
     }
 
@@ -240,7 +248,50 @@ impl Agent {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn run_in(&self, run: &Run<'_>, messages: Vec<Message>) -> Result<AgentRun> {
-        Drive::new(self, run, messages, future::pending())?.to_the_end().await
+        Drive::new(self, run, messages, future::pending())?.finish().await
+    }
+
+    /// Works on `task`, and then asks the model for its answer as a value, in one more call (or more, if what comes is no such value). Gives
+    /// the run, and the value or why there is none.
+    ///
+    /// ```
+    /// use llmkit_prompt::agent::{Agent, Toolbox, calculator};
+    /// use llmkit_prompt::testing::ScriptedModel;
+    /// use llmkit_prompt::typed::Typed;
+    ///
+    /// # pollster::block_on(async {
+    /// let model = ScriptedModel::new([
+    ///     "Action: calculator\nAction Input: {\"expression\": \"6 * 7\"}",
+    ///     "Final Answer: It is 42.",
+    ///     "42",
+    /// ]);
+    /// let agent = Agent::new(Toolbox::new([calculator()])?);
+    /// let (run, value) = agent.run_typed(&model, "What is 6 times 7?", &Typed::<u32>::new()).await?.value;
+    /// assert_eq!((run.answer(), value?), (Some("It is 42."), 42));
+    /// # Ok::<(), llmkit_prompt::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_typed<T: JsonSchema + DeserializeOwned + Send>(
+        &self,
+        model: &dyn LanguageModel,
+        task: impl Into<String> + Send,
+        typed: &Typed<T>,
+    ) -> Result<Traced<(AgentRun, Result<T>)>> {
+        let task = task.into();
+        let run = Run::new("agent", model);
+        let done = self.run_in(&run, vec![Message::user(task.as_str())]).await?;
+        let Some(answer) = done.answer() else {
+            let error = Error::Unanswered { outcome: Box::new(done.outcome.clone()), steps: done.steps };
+            return Ok(run.finish((done, Err(error))));
+        };
+        let question = self.prompts.value.render(json!({ "task": task, "answer": answer }))?;
+        let part = run.part("value");
+        let value = typed.run_in(&part, question).await;
+        run.include(part);
+        Ok(run.finish((done, value)))
     }
 
     /// The agent as a tool of another: its one argument is the task.

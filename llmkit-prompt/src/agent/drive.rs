@@ -8,7 +8,7 @@ use llmkit_core::{ChatEvent, ChatRequest, ChatResponse, Message, Role, ToolCall,
 use serde_json::json;
 
 use super::tool::with_causes;
-use super::wire::{Read, Reply, Wire};
+use super::wire::{OBSERVATION, Read, Reply, Wire};
 use super::{Agent, AgentEvent, AgentRun, Limit, Limits, Outcome};
 use crate::run::add;
 use crate::{Result, Run};
@@ -113,7 +113,7 @@ impl<'a> Drive<'a> {
         })
     }
 
-    pub(super) async fn to_the_end(mut self) -> Result<AgentRun> {
+    pub(super) async fn finish(mut self) -> Result<AgentRun> {
         let (outcome, text) = loop {
             if let Turn::End(outcome, text) = self.turn().await? {
                 break (outcome, text);
@@ -213,7 +213,13 @@ impl<'a> Drive<'a> {
         self.agent.tell(|| AgentEvent::Unreadable { reason: reason.clone() });
         let text = turn.content.trim().to_owned();
         let prompt = json!({ "reason": &reason, "format": self.wire.name() });
-        let feedback = self.agent.prompts.retry.render(prompt)?;
+        let mut feedback = self.agent.prompts.retry.render(prompt)?;
+        // By this the turn before it is known as one that was not taken.
+        if let (Wire::ReAct, Some(first)) = (self.wire, feedback.first_mut())
+            && !first.content.starts_with(OBSERVATION)
+        {
+            first.content.insert_str(0, "Observation: ");
+        }
         // Many servers refuse an assistant's turn without text.
         if !text.is_empty() {
             self.messages.push(turn);

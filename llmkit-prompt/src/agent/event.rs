@@ -23,7 +23,7 @@ use super::{Outcome, ToolRun};
 /// });
 /// agent.run(&model, "What is 6 times 7?").await?;
 /// assert_eq!(*seen.lock().unwrap(), ["calculator {\"expression\":\"6 * 7\"}", "42"]);
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq)]

@@ -9,14 +9,13 @@ use futures_util::future::{BoxFuture, Either, FutureExt, select};
 use futures_util::stream::{self, StreamExt};
 use llmkit_core::{Message, ToolCall, Usage};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::drive::Drive;
 use super::toolbox::Entry;
 use super::{AgentEvent, Decision, Limit, Outcome, Question, ToolOutput, ToolPolicy, ToolResult, ToolRun};
 use crate::run::{TraceEvent, add, spans};
-use crate::{Result, Trace};
+use crate::{Result, Trace, mark_untrusted};
 
 /// A call, before it runs.
 struct Planned<'a> {
@@ -52,7 +51,7 @@ impl<'a> Drive<'a> {
     /// agent ends with them.
     pub(super) async fn run_tools(&mut self, calls: Vec<ToolCall>) -> Result<Option<Outcome>> {
         let (planned, mut end) = self.plan(calls).await;
-        let agent = self.agent;
+        let (agent, span) = (self.agent, self.run.span());
         let mut results: Vec<Option<Ran>> = planned.iter().map(|_| None).collect();
         let work = planned.iter().enumerate().map(|(index, planned)| {
             let run = async move {
@@ -60,7 +59,7 @@ impl<'a> Drive<'a> {
                     Plan::Not(result) => Ran::nothing(result.clone()),
                     Plan::Go(entry, arguments) => {
                         agent.tell(|| AgentEvent::ToolStarted(planned.call.clone()));
-                        run_one(entry, &planned.call, arguments.clone()).await
+                        run_one(span, entry, &planned.call, arguments.clone()).await
                     }
                 };
                 (index, ran)
@@ -73,8 +72,7 @@ impl<'a> Drive<'a> {
             match self.watch.over(running.next()).await {
                 Ok(None) => break,
                 Ok(Some((index, ran))) => {
-                    let run = tool_run(&planned[index], &ran);
-                    agent.tell(|| AgentEvent::ToolFinished(run));
+                    agent.tell(|| AgentEvent::ToolFinished(tool_run(&planned[index], &ran)));
                     results[index] = Some(ran);
                 }
                 Err(interrupt) => {
@@ -199,16 +197,14 @@ impl<'a> Drive<'a> {
         Ok(Message::tool(&planned.call, text))
     }
 
-    /// The output between marks that it can't contain, since they depend on all of it.
+    /// The output as text from a stranger.
     fn marked(&self, call: &ToolCall, output: &str) -> Result<String> {
-        let hash =
-            Sha256::new().chain_update(call.name.as_bytes()).chain_update(output.as_bytes()).finalize();
-        let mark: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let turns = self.agent.prompts.untrusted.render(json!({
-            "tool": call.name,
-            "mark": format!("=== {mark} ==="),
-            "output": output,
-        }))?;
+        let marked = mark_untrusted(&call.name, output);
+        if marked.cleaned.total() > 0 {
+            self.run.note(format!("in the output of `{}`, {} made harmless", call.name, marked.cleaned));
+        }
+        let values = json!({ "tool": call.name, "output": marked.text });
+        let turns = self.agent.prompts.untrusted.render(values)?;
         Ok(turns.into_iter().map(|turn| turn.content).collect::<Vec<_>>().join("\n"))
     }
 }
@@ -228,8 +224,8 @@ fn not_run(reason: &str) -> ToolResult {
 }
 
 /// Runs the tool within its time; whatever it does, there is a result.
-async fn run_one(entry: &Entry, call: &ToolCall, arguments: Value) -> Ran {
-    let span = spans::tool(&call.name, call.id.as_deref());
+async fn run_one(parent: &Span, entry: &Entry, call: &ToolCall, arguments: Value) -> Ran {
+    let span = parent.in_scope(|| spans::tool(&call.name, call.id.as_deref()));
     let started = Instant::now();
     // Entered inside the block, so that a panic before the first await is caught too. What a tool leaves half done is its own.
     let work = AssertUnwindSafe(async { entry.tool.call(arguments).await }).catch_unwind();

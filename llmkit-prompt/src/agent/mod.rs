@@ -46,7 +46,7 @@
 //! let results: Vec<String> = run.trace.tools().map(|tool| tool.result.to_string()).collect();
 //! assert_eq!(results, ["Not run: it was denied: at most 3 at a time", "3 x tureen ordered"]);
 //! assert_eq!(run.value.into_answer()?, "I could order 3.");
-//! # llmkit_prompt::Result::Ok(())
+//! # Ok::<(), llmkit_prompt::Error>(())
 //! # }).unwrap();
 //! ```
 
@@ -65,6 +65,7 @@ mod outcome;
 mod react;
 mod sub_agent;
 mod suggest;
+mod text;
 mod tool;
 mod tool_run;
 mod toolbox;

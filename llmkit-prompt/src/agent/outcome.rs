@@ -29,7 +29,7 @@ use crate::{Error, Result, Traced};
 /// assert_eq!(run.answer(), Some("42"));
 /// let run = run.continue_with(&agent, &model, "And half of that?").await?.value;
 /// assert_eq!(run.into_answer()?, "21");
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

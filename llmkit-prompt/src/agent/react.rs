@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::parse::{Repaired, json_with_repairs};
+
 /// The most of a reply that is read, in bytes; no step is that long.
 const LONGEST: usize = 256 * 1024;
 
@@ -212,11 +214,11 @@ fn action_of(action: &str, input: Option<&str>, notes: &mut Vec<String>) -> Resu
     }
     let end = first.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')));
     let (name, rest) = first.split_at(end.unwrap_or(first.len()));
+    let name = name.trim_end_matches('.').to_owned();
     if name.is_empty() {
         let shown: String = first.chars().take(80).collect();
         return Err(format!("after `Action:` expected a tool's name, found `{shown}`"));
     }
-    let name = name.trim_end_matches('.').to_owned();
     if ["none", "null", "n", "nothing"].contains(&name.to_ascii_lowercase().as_str()) {
         return Err("the action is none; if no tool is needed, write `Final Answer:`".to_owned());
     }
@@ -289,6 +291,10 @@ pub(super) fn arguments(input: &str, parameters: &Value) -> Result<(Value, Optio
         let note = format!("the bare input was taken as `{only}`");
         return Ok((Value::Object(Map::from_iter([(only.clone(), value)])), Some(note)));
     }
+    if let Ok(Repaired { value: object @ Value::Object(_), .. }) = json_with_repairs::<Value>(text) {
+        let note = format!("the input was not quite JSON and was read as {object}");
+        return Ok((object, Some(note)));
+    }
     let found: String = text.chars().take(80).collect();
     Err(format!("the input must be one JSON object, found `{found}`"))
 }
@@ -329,5 +335,177 @@ fn strip_end_marks(text: &str) -> &str {
     match text.strip_suffix("**") {
         Some(inner) if !inner.contains("**") => inner.trim_end(),
         _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn action(reply: &str) -> (String, String) {
+        match parse(reply) {
+            Ok(Step { next: Next::Action { name, input }, .. }) => (name, input),
+            other => panic!("{reply}: {other:?}"),
+        }
+    }
+
+    fn answer(reply: &str) -> String {
+        match parse(reply) {
+            Ok(Step { next: Next::Answer(answer), .. }) => answer,
+            other => panic!("{reply}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn actions_are_read_however_they_are_written() {
+        for reply in [
+            "Thought: I look.\nAction: search\nAction Input: {\"q\": \"tureen\"}",
+            "thought: I look.\naction: search\naction input: {\"q\": \"tureen\"}\n",
+            "**Thought:** I look.\n**Action:** search\n**Action Input:** {\"q\": \"tureen\"}",
+            "Thought 1: I look.\nAction 1: search\nAction Input 1: {\"q\": \"tureen\"}",
+            "I look.\n\nAction: `search`\nAction_Input:\n{\"q\": \"tureen\"}",
+            "Action: search\n{\"q\": \"tureen\"}",
+            "Action: search {\"q\": \"tureen\"}",
+            "Action: search({\"q\": \"tureen\"})",
+            "Action: search.\nAction Input: {\"q\": \"tureen\"}\nObservation: a dish\nThought: x\nFinal Answer: y",
+            "Action: search\nAction Input: {\"q\": \"tureen\"}\nAction: search\nAction Input: {\"q\": \"bowl\"}",
+            "Action: search\nAction Input: {\"q\": \"tureen\"}\nAction Input: {\"q\": \"bowl\"}",
+            "Thought: I look. Action: search Action Input: {\"q\": \"tureen\"}",
+            "Action:\n\nsearch\nAction Input: {\"q\": \"tureen\"}",
+            "Action：search\nAction Input：{\"q\": \"tureen\"}",
+        ] {
+            assert_eq!(action(reply), ("search".to_owned(), "{\"q\": \"tureen\"}".to_owned()), "{reply}");
+        }
+        for reply in [
+            "Action: {\"action\": \"search\", \"action_input\": {\"q\": \"tureen\"}}",
+            "Action:\n```json\n{\"name\": \"search\", \"arguments\": {\"q\": \"tureen\"}}\n```",
+        ] {
+            assert_eq!(action(reply), ("search".to_owned(), "{\"q\":\"tureen\"}".to_owned()), "{reply}");
+        }
+        assert_eq!(action("Action: search[deep dish]").1, "deep dish");
+        assert_eq!(action("Action: now").1, "");
+    }
+
+    #[test]
+    fn answers_are_read_to_their_end() {
+        assert_eq!(answer("Thought: I know.\nFinal Answer: 42"), "42");
+        assert_eq!(answer("**Final Answer:** 42"), "42");
+        assert_eq!(answer("**Final Answer: 42**"), "42");
+        assert_eq!(
+            answer("Final Answer:\nTwo steps:\nAction: stir\nThought: none\n"),
+            "Two steps:\nAction: stir\nThought: none"
+        );
+        assert_eq!(answer("Final Answer: 42\nObservation: made up"), "42");
+        assert_eq!(answer("I know it now. Final Answer: 42"), "42");
+        assert_eq!(answer("Answer: 42"), "42");
+        assert_eq!(answer("Action: Final Answer\nAction Input: \"42\""), "42");
+        assert_eq!(answer("Action: Finish\n42"), "42");
+    }
+
+    #[test]
+    fn thoughts_are_kept() {
+        let step = parse("Thought: one\ntwo\nAction: now\nAction Input: {}").unwrap();
+        assert_eq!((step.thought.as_str(), step.notes.len()), ("one\ntwo", 0));
+        assert_eq!(parse("no label\nFinal Answer: 1").unwrap().thought, "no label");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (reply, reason) in [
+            ("", "there is neither `Action:` nor `Final Answer:`"),
+            ("Hello!", "after the thought there is neither `Action:` nor `Final Answer:`"),
+            ("Thought: hm\nThought: hm", "after the thought there is neither `Action:` nor `Final Answer:`"),
+            ("Action:", "after `Action:` there is no tool's name"),
+            ("Action: ???", "after `Action:` expected a tool's name, found `???`"),
+            ("Action: ..", "after `Action:` expected a tool's name, found `..`"),
+            ("Action: None", "the action is none; if no tool is needed, write `Final Answer:`"),
+            ("Final Answer:  ", "after `Final Answer:` there is no answer"),
+            ("Action Input: {}", "there is an `Action Input:` with no `Action:` before it"),
+            ("Observation: 4", "there is neither `Action:` nor `Final Answer:`"),
+        ] {
+            assert_eq!(parse(reply).unwrap_err(), reason, "{reply}");
+        }
+    }
+
+    #[test]
+    fn an_observation_of_the_models_own_is_not_believed() {
+        let step = parse("Action: now\nAction Input: {}\nObservation: noon\nFinal Answer: noon").unwrap();
+        assert_eq!(step.next, Next::Action { name: "now".to_owned(), input: "{}".to_owned() });
+        assert!(step.notes[0].contains("an observation of its own"), "{:?}", step.notes);
+    }
+
+    #[test]
+    fn inputs_become_arguments() {
+        let one = json!({"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]});
+        let number = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
+        let two = json!({"type": "object", "properties": {"a": {}, "b": {}}, "required": ["a", "b"]});
+        let read = |input, schema: &Value| arguments(input, schema).map(|(arguments, _)| arguments);
+        assert_eq!(read("{\"q\": \"x\"}", &one), Ok(json!({"q": "x"})));
+        assert_eq!(read("```json\n{\"q\": \"x\"}\n```", &one), Ok(json!({"q": "x"})));
+        assert_eq!(read("`{\"q\": \"x\"}`", &one), Ok(json!({"q": "x"})));
+        assert_eq!(read("deep dish", &one), Ok(json!({"q": "deep dish"})));
+        assert_eq!(read("\"deep dish\"", &one), Ok(json!({"q": "deep dish"})));
+        assert_eq!(read("q = 'deep dish'", &one), Ok(json!({"q": "deep dish"})));
+        assert_eq!(read("2 + 2", &one), Ok(json!({"q": "2 + 2"})));
+        assert_eq!(read("42", &one), Ok(json!({"q": "42"})));
+        assert_eq!(read("42", &number), Ok(json!({"n": 42})));
+        assert_eq!(read("{q: 'deep dish',}", &one), Ok(json!({"q": "deep dish"})));
+        assert!(arguments("{q: 'x'}", &one).unwrap().1.unwrap().contains("not quite JSON"));
+        for nothing in ["", "None", "{}", "null"] {
+            assert_eq!(read(nothing, &two), Ok(json!({})), "{nothing}");
+        }
+        assert_eq!(read("x, y", &two).unwrap_err(), "the input must be one JSON object, found `x, y`");
+    }
+
+    #[test]
+    fn hostile_replies_take_little_time() {
+        let started = std::time::Instant::now();
+        for part in
+            ["Action: ", "Thought: x Action: ", "*", "Action Input:\n", "{\"a\":", "[", "```", "：", "é\n"]
+        {
+            let reply = part.repeat(4_000_000 / part.len());
+            let _ = parse(&reply);
+            let _ = parse(&format!("Action: x\nAction Input: {reply}"));
+            let _ = arguments(&reply, &json!({}));
+        }
+        assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_makes_it_panic(reply in any::<String>()) {
+            let _ = parse(&reply);
+            let _ = arguments(&reply, &json!({"properties": {"a": {"type": "string"}}}));
+        }
+
+        #[test]
+        fn no_mixture_of_labels_makes_it_panic(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "Thought:", "Action:", "Action Input:", "Observation:", "Final Answer:", "**", "```", "{\"a\": 1}",
+                    "search", "[x]", "(", ")", "\n", " ", "1", "é", "：", ".", "\"", "none",
+                ]),
+                0..40,
+            )
+        ) {
+            let reply = parts.concat();
+            if let Ok(Step { next: Next::Action { name, input }, .. }) = parse(&reply) {
+                prop_assert!(!name.is_empty() && name.len() <= reply.len());
+                let _ = arguments(&input, &json!({"required": ["a"]}));
+            }
+        }
+
+        #[test]
+        fn a_well_formed_step_is_read_as_it_is(thought in "[a-z ]{1,30}", name in "[a-z_]{5,12}", value in "[^\\p{C}]{0,30}") {
+            prop_assume!(name != "finish" && name != "nothing");
+            let input = json!({ "value": value }).to_string();
+            let step = parse(&format!("Thought: {thought}\nAction: {name}\nAction Input: {input}")).unwrap();
+            prop_assert_eq!(step.thought, thought.trim());
+            prop_assert_eq!(step.next, Next::Action { name, input });
+            prop_assert_eq!(step.notes, Vec::<String>::new());
+        }
     }
 }

@@ -35,7 +35,7 @@ use crate::{Error, Result};
 /// assert_eq!(run.value.answer(), Some("Three bowls cost 42 euros."));
 /// // The calls of both.
 /// assert_eq!(run.trace.calls().count(), 4);
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Clone)]

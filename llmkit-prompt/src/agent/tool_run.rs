@@ -23,7 +23,7 @@ use crate::Trace;
 /// let run = trace.tools().next().unwrap();
 /// assert_eq!(run.call.name, "calculator");
 /// assert_eq!(run.result, ToolResult::Output { text: "42".to_owned(), characters: 2 });
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

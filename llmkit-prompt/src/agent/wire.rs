@@ -1,12 +1,16 @@
 use llmkit_core::{
-    ChatRequest, ChatResponse, FinishReason, LanguageModel, Message, Role, ToolCall, ToolChoice,
+    ChatRequest, ChatResponse, FinishReason, LanguageModel, Message, Role, ToolCall, ToolCallFormat,
+    ToolChoice,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::agent::Prompts;
-use super::{Agent, Toolbox, react};
+use super::{Agent, Toolbox, react, text};
 use crate::{Error, Result};
+
+/// What begins a turn that holds a tool's result, in the ReAct format.
+pub(super) const OBSERVATION: &str = "Observation:";
 
 /// How the model says that it wants a tool.
 ///
@@ -17,7 +21,7 @@ use crate::{Error, Result};
 ///
 /// // For a model whose own calls are not to be trusted.
 /// let agent = Agent::new(Toolbox::new([calculator()])?).with_protocol(Protocol::ReAct);
-/// # llmkit_prompt::Result::Ok(())
+/// # Ok::<(), llmkit_prompt::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,6 +33,9 @@ pub enum Protocol {
     Native,
     /// Thoughts, actions and observations as text (Yao et al. 2022), for any model that follows instructions.
     ReAct,
+    /// Calls as text in the format that the model was trained on, for a server that doesn't know it: the tools are described in the
+    /// instructions, and the calls read out of the answer.
+    Text(ToolCallFormat),
 }
 
 /// What a reply comes to.
@@ -59,6 +66,7 @@ pub(super) struct Read {
 pub(super) enum Wire {
     Native,
     ReAct,
+    Text(ToolCallFormat),
 }
 
 impl Wire {
@@ -67,6 +75,7 @@ impl Wire {
         match agent.protocol {
             Protocol::Auto | Protocol::Native if can => Ok(Self::Native),
             Protocol::Auto | Protocol::ReAct => Ok(Self::ReAct),
+            Protocol::Text(format) => Ok(Self::Text(format)),
             Protocol::Native => Err(Error::Protocol { model: model.name().to_owned() }),
         }
     }
@@ -76,6 +85,7 @@ impl Wire {
         match self {
             Self::Native => "native",
             Self::ReAct => "react",
+            Self::Text(_) => "text",
         }
     }
 
@@ -83,8 +93,9 @@ impl Wire {
     pub(super) fn request(self, agent: &Agent, messages: &[Message], last: bool) -> Result<ChatRequest> {
         match self {
             Self::Native => {
-                let system = agent.system.iter().map(Message::system);
-                let mut request = ChatRequest::new(system.chain(messages.iter().cloned()).collect());
+                let (instructions, rest) = instructions(agent, messages);
+                let system = (!instructions.is_empty()).then(|| Message::system(instructions));
+                let mut request = ChatRequest::new(system.into_iter().chain(rest.iter().cloned()).collect());
                 request.tools = agent.tools.definitions();
                 if last && !request.tools.is_empty() {
                     request.tool_choice = ToolChoice::None;
@@ -93,9 +104,10 @@ impl Wire {
             }
             Self::ReAct => {
                 let mut request = ChatRequest::new(as_react(agent, messages)?);
-                request.stop = vec!["Observation:".to_owned()];
+                request.stop = vec![OBSERVATION.to_owned()];
                 Ok(request)
             }
+            Self::Text(format) => Ok(ChatRequest::new(text::conversation(agent, format, messages)?)),
         }
     }
 
@@ -112,6 +124,7 @@ impl Wire {
         match self {
             Self::Native => native(message, cut, step),
             Self::ReAct => from_react(message, cut, tools, step),
+            Self::Text(format) => native(text::read(format, message, tools), cut, step),
         }
     }
 }
@@ -224,17 +237,9 @@ fn as_react(agent: &Agent, messages: &[Message]) -> Result<Vec<Message>> {
             }
         })
         .collect();
-    // A system turn of the conversation's own is not to come after ours: templates allow one, at the start.
-    let (own, rest) = match messages.split_first() {
-        Some((first, rest)) if first.role == Role::System => (Some(first.content.as_str()), rest),
-        _ => (None, messages),
-    };
-    let instructions: Vec<&str> = agent.system.as_deref().into_iter().chain(own).collect();
+    let (instructions, rest) = instructions(agent, messages);
     let Prompts { react, .. } = &agent.prompts;
-    let mut seen = react.render(json!({
-        "instructions": instructions.join("\n\n"),
-        "tools": tools,
-    }))?;
+    let mut seen = react.render(json!({ "instructions": instructions, "tools": tools }))?;
     for (index, message) in rest.iter().enumerate() {
         let turns = match message.role {
             Role::Assistant if message.tool_calls.is_empty() => {
@@ -259,24 +264,35 @@ fn as_react(agent: &Agent, messages: &[Message]) -> Result<Vec<Message>> {
             Role::Tool => vec![Message::user(format!("Observation: {}", message.content))],
             Role::System | Role::User => vec![Message::new(message.role, message.content.clone())],
         };
-        for turn in turns {
-            match seen.last_mut() {
-                // Many templates want the roles to take turns.
-                Some(last) if last.role == turn.role => {
-                    last.content.push('\n');
-                    last.content.push_str(&turn.content);
-                }
-                _ => seen.push(turn),
-            }
-        }
+        turns.into_iter().for_each(|turn| append(&mut seen, turn));
     }
     Ok(seen)
 }
 
+/// The agent's instructions and those of the conversation, and the rest of the conversation: templates allow one system turn, at the start.
+pub(super) fn instructions<'a>(agent: &Agent, messages: &'a [Message]) -> (String, &'a [Message]) {
+    let (own, rest) = match messages.split_first() {
+        Some((first, rest)) if first.role == Role::System => (Some(first.content.as_str()), rest),
+        _ => (None, messages),
+    };
+    let all: Vec<&str> = agent.system.as_deref().into_iter().chain(own).collect();
+    (all.join("\n\n"), rest)
+}
+
+/// Many templates want the roles to take turns.
+pub(super) fn append(seen: &mut Vec<Message>, turn: Message) {
+    match seen.last_mut() {
+        Some(last) if last.role == turn.role => {
+            last.content.push('\n');
+            last.content.push_str(&turn.content);
+        }
+        _ => seen.push(turn),
+    }
+}
+
 /// An assistant's turn that calls nothing: an answer, or a reply that could not be read and stands as it was written.
 fn final_turn(message: &Message, next: Option<&Message>) -> String {
-    let refused =
-        next.is_some_and(|next| next.role == Role::User && next.content.starts_with("Observation:"));
+    let refused = next.is_some_and(|next| next.role == Role::User && next.content.starts_with(OBSERVATION));
     if refused {
         return message.content.clone();
     }

@@ -3,10 +3,12 @@ use std::sync::{Arc, OnceLock};
 
 use llmkit_core::{ApproximateTokens, TokenCounter};
 use serde::Serialize;
+use tracing::Instrument;
 
 use super::random::draw;
 use super::shots::{LeftOut, Reason, Shot, Shots};
 use super::{Candidate, Example, ExampleSelector, Examples, LengthSelector, Query, Selected};
+use crate::run::spans;
 use crate::{Error, PromptTemplate, Result, Run, VariableProblem};
 
 /// What a turn costs beside its text, unless set: `<|im_start|>user`, a line end, `<|im_end|>`, a line end.
@@ -252,8 +254,10 @@ impl FewShot {
             }
         }
         let compared = Query { key: &query_key, tokens: query_tokens };
-        let chosen = self.selector.select(&candidates, &compared, self.count).await?;
-        self.check(&chosen, &candidates)?;
+        let span = spans::select(self.selector.name(), candidates.len(), self.count);
+        let chosen = self.selector.select(&candidates, &compared, self.count).instrument(span.clone()).await;
+        let chosen = chosen.and_then(|chosen| self.check(&chosen, &candidates).map(|()| chosen));
+        let chosen = spans::ended(&span, chosen)?;
 
         let shots = chosen.into_iter().map(|selected| self.shot(selected, tokens)).collect();
         let shots = self.within_budget(shots, &mut left_out)?;
@@ -275,7 +279,7 @@ impl FewShot {
     /// # Errors
     /// As [`select`](Self::select).
     pub async fn select_in(&self, run: &Run<'_>, query: impl Serialize + Send) -> Result<Shots> {
-        let shots = self.select(query).await?;
+        let shots = self.select(query).instrument(run.span().clone()).await?;
         run.note(format!("examples by {}: {shots}", self.selector.name()));
         Ok(shots)
     }

@@ -73,6 +73,22 @@ impl<S: ExampleSelector + ?Sized> ExampleSelector for Arc<S> {
     }
 }
 
+#[async_trait]
+impl<S: ExampleSelector + ?Sized> ExampleSelector for Box<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    async fn select(
+        &self,
+        candidates: &[Candidate<'_>],
+        query: &Query<'_>,
+        count: usize,
+    ) -> Result<Vec<Selected>> {
+        (**self).select(candidates, query, count).await
+    }
+}
+
 /// An example that may be chosen; [`ExampleSelector`] shows it in use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate<'a> {

@@ -2,8 +2,10 @@ use std::path::Path;
 
 use llmkit_core::{ChatRequest, LanguageModel, Message};
 use serde::{Deserialize, Serialize};
+use tracing::Instrument;
 
 use super::{Memory, Notes, file};
+use crate::run::spans;
 use crate::{Result, Run, Traced};
 
 /// A conversation, every message of it. What a model is shown of it is a [`Memory`]'s choice.
@@ -82,7 +84,8 @@ impl Conversation {
         &mut self.notes
     }
 
-    /// Says `text`, has `model` answer to what `memory` shows it, and adds both to the conversation; if that fails, neither.
+    /// Says `text`, has `model` answer to what `memory` shows it, and adds both to the conversation; if that fails or is given up half way,
+    /// neither.
     ///
     /// # Errors
     /// What the memory and the model report.
@@ -93,7 +96,8 @@ impl Conversation {
         text: impl Into<String> + Send,
     ) -> Result<Traced<Message>> {
         let run = Run::new("conversation", model);
-        let answer = self.ask_in(&run, memory, text).await?;
+        let answer = self.ask_in(&run, memory, text).instrument(run.span().clone()).await;
+        let answer = spans::ended(run.span(), answer)?;
         Ok(run.finish(answer))
     }
 
@@ -107,23 +111,11 @@ impl Conversation {
         memory: &dyn Memory,
         text: impl Into<String> + Send,
     ) -> Result<Message> {
-        let before = self.messages.len();
-        self.push(Message::user(text));
-        let answer = match memory.recall_in(run, self).await {
-            Ok(view) => run.chat("answer", ChatRequest::new(view.messages())).await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(response) => {
-                self.push(response.message.clone());
-                Ok(response.message)
-            }
-            Err(error) => {
-                // The notes stay: a summary is of earlier turns.
-                self.messages.truncate(before);
-                Err(error)
-            }
-        }
+        let question = Question::put(self, text.into());
+        let view = memory.recall_in(run, question.conversation).await?;
+        let answer = run.chat("answer", ChatRequest::new(view.messages())).await?.message;
+        question.answered(answer.clone());
+        Ok(answer)
     }
 
     /// Writes the conversation as JSON: beside the file first, then renamed, so that a crash leaves the old file or the new one.
@@ -140,5 +132,31 @@ impl Conversation {
     /// [`Error::Io`](crate::Error::Io) if the file cannot be read, [`Error::Memory`](crate::Error::Memory) if it is no conversation.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         file::read(path.as_ref())
+    }
+}
+
+/// A question that is taken back unless it is answered, also where the future of the answer is dropped.
+struct Question<'a> {
+    conversation: &'a mut Conversation,
+    at: usize,
+}
+
+impl<'a> Question<'a> {
+    fn put(conversation: &'a mut Conversation, text: String) -> Self {
+        let at = conversation.messages.len();
+        conversation.push(Message::user(text));
+        Self { conversation, at }
+    }
+
+    fn answered(mut self, answer: Message) {
+        self.conversation.push(answer);
+        self.at = usize::MAX;
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        // The notes stay: a summary is of earlier turns.
+        self.conversation.messages.truncate(self.at);
     }
 }

@@ -22,9 +22,13 @@ mod vector;
 mod view;
 mod window;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use llmkit_core::LanguageModel;
+use tracing::Instrument;
 
+use crate::run::spans;
 use crate::{Result, Run, Traced};
 
 pub use budget::TokenBudgetMemory;
@@ -105,7 +109,8 @@ pub trait Memory: Send + Sync {
         conversation: &mut Conversation,
     ) -> Result<Traced<View>> {
         let run = Run::new(self.name(), model);
-        let view = self.recall_in(&run, conversation).await?;
+        let view = self.recall_in(&run, conversation).instrument(run.span().clone()).await;
+        let view = spans::ended(run.span(), view)?;
         Ok(run.finish(view))
     }
 
@@ -115,5 +120,27 @@ pub trait Memory: Send + Sync {
         Self: Sized,
     {
         Then::new(self, next)
+    }
+}
+
+#[async_trait]
+impl<M: Memory + ?Sized> Memory for Box<M> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    async fn narrow(&self, run: &Run<'_>, view: View, notes: &mut Notes) -> Result<View> {
+        (**self).narrow(run, view, notes).await
+    }
+}
+
+#[async_trait]
+impl<M: Memory + ?Sized> Memory for Arc<M> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    async fn narrow(&self, run: &Run<'_>, view: View, notes: &mut Notes) -> Result<View> {
+        (**self).narrow(run, view, notes).await
     }
 }

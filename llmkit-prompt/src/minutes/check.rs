@@ -10,6 +10,8 @@ use super::{
 
 /// How many turns before and after the evidence a date may be said.
 const NEAR: usize = 3;
+/// The most entries of a kind that are taken from one part of a transcript.
+const MAX_ENTRIES: usize = 100;
 /// The longest text of an entry that is kept, in characters.
 const MAX_ENTRY: usize = 2_000;
 
@@ -33,12 +35,13 @@ impl<'a> Checker<'a> {
         Self { transcript, quotes, speakers: transcript.speakers(), date, unverified }
     }
 
-    /// Adds what `draft` says to `minutes`, with its evidence.
-    pub(super) fn add(&self, draft: Draft, minutes: &mut Minutes) {
+    /// Adds what `draft` says to `minutes`, with its evidence; and says how many entries were left out because there are too many.
+    pub(super) fn add(&self, draft: Draft, minutes: &mut Minutes) -> usize {
+        let counts = [draft.topics.len(), draft.decisions.len(), draft.action_items.len()];
         if minutes.title.is_none() {
             minutes.title = draft.title.as_deref().and_then(said).map(str::to_owned);
         }
-        for topic in draft.topics {
+        for topic in draft.topics.into_iter().take(MAX_ENTRIES) {
             let Some(title) = said(&topic.title) else { continue };
             let evidence = self.evidence(&topic.quote);
             if self.keeps(RejectedKind::Topic, title, &evidence, minutes) {
@@ -46,14 +49,14 @@ impl<'a> Checker<'a> {
                 minutes.topics.push(Topic { title: shortened(title), summary, evidence });
             }
         }
-        for decision in draft.decisions {
+        for decision in draft.decisions.into_iter().take(MAX_ENTRIES) {
             let Some(what) = said(&decision.what) else { continue };
             let evidence = self.evidence(&decision.quote);
             if self.keeps(RejectedKind::Decision, what, &evidence, minutes) {
                 minutes.decisions.push(Decision { what: shortened(what), evidence });
             }
         }
-        for item in draft.action_items {
+        for item in draft.action_items.into_iter().take(MAX_ENTRIES) {
             let Some(what) = said(&item.what) else { continue };
             let evidence = self.evidence(&item.quote);
             if self.keeps(RejectedKind::ActionItem, what, &evidence, minutes) {
@@ -61,6 +64,7 @@ impl<'a> Checker<'a> {
                 minutes.action_items.push(ActionItem { what: shortened(what), owner, due, evidence });
             }
         }
+        counts.iter().map(|count| count.saturating_sub(MAX_ENTRIES)).sum()
     }
 
     fn keeps(&self, kind: RejectedKind, what: &str, evidence: &Evidence, minutes: &mut Minutes) -> bool {

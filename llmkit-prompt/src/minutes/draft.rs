@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 /// The minutes of a meeting.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "Minutes")]
 pub(super) struct Draft {
     /// What the meeting could be called, in a few words.
     #[serde(default)]

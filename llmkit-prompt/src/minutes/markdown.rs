@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{ActionItem, Evidence, Minutes, RejectedKind};
+use super::{ActionItem, Evidence, Minutes, RejectedKind, UnreadPart};
 
 impl Minutes {
     /// The minutes in Markdown: each entry with its quote, who said it and when.
@@ -33,6 +33,16 @@ impl Minutes {
         if !self.participants.is_empty() {
             let names: Vec<String> = self.participants.iter().map(|name| plain(name)).collect();
             push(&mut text, format_args!("\nParticipants: {}\n", names.join(", ")));
+        }
+        for unread in &self.unread {
+            let UnreadPart { part, parts, beginning, .. } = unread;
+            push(
+                &mut text,
+                format_args!(
+                    "\nPart {part} of {parts} of the transcript is not in here: \"{}\"\n",
+                    plain(beginning)
+                ),
+            );
         }
         heading(&mut text, "Topics", self.topics.len());
         for topic in &self.topics {

@@ -37,7 +37,6 @@
 //!
 //! [`QuoteFinder`] and [`resolve_date`] are of use elsewhere too.
 
-mod ask;
 mod captions;
 mod check;
 mod dates;
@@ -52,6 +51,8 @@ mod transcript;
 
 pub use dates::{DateRule, ResolvedDate, Undated, resolve_date};
 pub use quotes::{QuoteFinder, QuoteMatch, Unfound};
-pub use record::{ActionItem, Decision, Due, Evidence, Minutes, Owner, Rejected, RejectedKind, Topic};
+pub use record::{
+    ActionItem, Decision, Due, Evidence, Minutes, Owner, Rejected, RejectedKind, Topic, UnreadPart,
+};
 pub use taker::{MinutesTaker, Unverified};
 pub use transcript::{Transcript, TranscriptFormat, Turn};

@@ -32,6 +32,30 @@ pub struct Minutes {
     /// What the model wrote down and the transcript does not show.
     #[serde(default)]
     pub rejected: Vec<Rejected>,
+    /// The parts of a long transcript for which the model gave nothing that can be read.
+    #[serde(default)]
+    pub unread: Vec<UnreadPart>,
+}
+
+/// A part of a transcript that is not in the minutes.
+///
+/// ```
+/// use llmkit_prompt::minutes::Minutes;
+///
+/// fn is_whole(minutes: &Minutes) -> bool {
+///     minutes.unread.is_empty()
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreadPart {
+    /// Which, from 1.
+    pub part: usize,
+    /// Of how many.
+    pub parts: usize,
+    /// How it begins.
+    pub beginning: String,
+    /// What was wrong with the model's answers.
+    pub reason: String,
 }
 
 /// Something that the meeting was about.

@@ -2,18 +2,21 @@ use std::fmt;
 use std::sync::Arc;
 
 use chrono::NaiveDate;
-use llmkit_core::{LanguageModel, Message, TokenCounter};
+use llmkit_core::{ChatRequest, LanguageModel, Message, TokenCounter};
 use serde_json::json;
 
 use super::check::Checker;
 use super::draft::Draft;
-use super::{Minutes, Transcript, ask, join};
+use super::{Minutes, Transcript, UnreadPart, join};
 use crate::chunks::cut;
 use crate::long::{Limits, in_order};
-use crate::{ChatPrompt, Error, Result, Run, Traced, builtin};
+use crate::typed::Typed;
+use crate::{ChatPrompt, Error, Result, Run, Traced, WithDefaults, builtin};
 
-/// Room in a prompt for the description of the answer's form, in tokens.
-const SCHEMA_TOKENS: usize = 700;
+/// Room in a prompt for what goes with the schema, and for telling the model what is wrong with its answer, in tokens.
+const EXTRA_TOKENS: usize = 250;
+/// How much of a part is shown where it is missing, in characters.
+const BEGINNING: usize = 80;
 
 /// What becomes of an entry whose quote is not in the transcript.
 ///
@@ -49,8 +52,7 @@ pub struct MinutesTaker {
     tolerance: f32,
     unverified: Unverified,
     prompt: ChatPrompt,
-    schema: ChatPrompt,
-    again: ChatPrompt,
+    typed: Typed<Draft>,
 }
 
 impl Default for MinutesTaker {
@@ -68,8 +70,7 @@ impl MinutesTaker {
             tolerance: 0.1,
             unverified: Unverified::default(),
             prompt: builtin::prompt("minutes/extract"),
-            schema: builtin::prompt("minutes/schema"),
-            again: builtin::prompt("minutes/again"),
+            typed: Typed::new(),
         }
     }
 
@@ -126,11 +127,20 @@ impl MinutesTaker {
         Ok(self)
     }
 
-    /// Takes the minutes.
+    /// How often the model may answer for a part of the transcript, told what is wrong with its last answer; default 3.
+    ///
+    /// # Panics
+    /// If `attempts` is 0.
+    pub fn with_attempts(mut self, attempts: usize) -> Self {
+        self.typed = self.typed.with_attempts(attempts);
+        self
+    }
+
+    /// Takes the minutes. A part of a long transcript for which the model gives nothing that can be read goes to [`Minutes::unread`].
     ///
     /// # Errors
-    /// [`Error::NoRoom`] if the context holds not even the prompt; [`Error::NoMinutes`] if the model gives none in three
-    /// attempts; [`Error::Model`] when it fails.
+    /// [`Error::NoRoom`] if the context holds not even the prompt; [`Error::Answer`] if the model gives nothing that can be read for any part;
+    /// [`Error::Model`] when it fails.
     pub async fn run(&self, model: &dyn LanguageModel, transcript: &Transcript) -> Result<Traced<Minutes>> {
         let run = Run::new("minutes", model);
         let minutes = self.run_in(&run, transcript).await?;
@@ -149,8 +159,11 @@ impl MinutesTaker {
         let text = transcript.lines();
         let mut parts = vec![text.as_str()];
         if let Some(context) = self.limits.context(run.model()) {
-            let needed = self.limits.tokens(&self.messages("", 100, 100, &speakers)?)?;
-            let needed = needed + SCHEMA_TOKENS + self.limits.answer_tokens;
+            let needed = self.limits.tokens(&self.messages("", 100, 100, &speakers)?)?
+                + self.limits.counter.count(&self.typed.schema().to_string())?
+                // An answer that is shown to the model again, and the next one.
+                + 2 * self.limits.answer_tokens
+                + EXTRA_TOKENS;
             let room = context.checked_sub(needed).filter(|room| *room > 0);
             let room = room.ok_or(Error::NoRoom { context, needed })?;
             parts =
@@ -162,10 +175,20 @@ impl MinutesTaker {
                 ));
             }
         }
+        let defaults = ChatRequest { max_tokens: Some(self.limits.answer_tokens), ..ChatRequest::default() };
+        let model = WithDefaults::new(run.model(), defaults);
         let mut work = Vec::with_capacity(parts.len());
         for (index, part) in parts.iter().enumerate() {
             let messages = self.messages(part, index + 1, parts.len(), &speakers)?;
-            work.push(self.draft(run, format!("part {} of {}", index + 1, parts.len()), messages));
+            let part = Run::new(format!("part {} of {}", index + 1, parts.len()), &model);
+            work.push(async move {
+                let draft = match self.typed.run_in(&part, messages).await {
+                    Ok(draft) => Ok(Ok(draft)),
+                    Err(error @ Error::Answer { .. }) => Ok(Err(error)),
+                    Err(error) => Err(error),
+                };
+                (part, draft)
+            });
         }
         let drafts = in_order(run, self.limits.concurrency, work).await?;
         let mut minutes = Minutes {
@@ -174,23 +197,35 @@ impl MinutesTaker {
             ..Minutes::default()
         };
         let checker = Checker::new(transcript, self.tolerance, self.date, self.unverified);
-        drafts.into_iter().for_each(|draft| checker.add(draft, &mut minutes));
+        let mut failures = Vec::new();
+        for (index, draft) in drafts.into_iter().enumerate() {
+            let draft = match draft {
+                Ok(draft) => draft,
+                Err(error) => {
+                    let beginning = parts[index].chars().take(BEGINNING).collect();
+                    let (part, parts, reason) = (index + 1, parts.len(), error.to_string());
+                    minutes.unread.push(UnreadPart { part, parts, beginning, reason });
+                    failures.push(error);
+                    continue;
+                }
+            };
+            let left_out = checker.add(draft, &mut minutes);
+            if left_out > 0 {
+                run.note(format!(
+                    "{left_out} entries of a draft were left out: it has more than 100 of a kind"
+                ));
+            }
+        }
+        if failures.len() == parts.len()
+            && let Some(error) = failures.pop()
+        {
+            return Err(error);
+        }
         join::join(&mut minutes).into_iter().for_each(|note| run.note(note));
         if !minutes.rejected.is_empty() {
             run.note(format!("{} entries have no quote that is in the transcript", minutes.rejected.len()));
         }
         Ok(minutes)
-    }
-
-    async fn draft<'a>(
-        &self,
-        run: &Run<'a>,
-        name: String,
-        messages: Vec<Message>,
-    ) -> (Run<'a>, Result<Draft>) {
-        let part = run.part(name);
-        let draft = ask::ask(&part, &self.limits, &self.again, &self.schema, messages).await;
-        (part, draft)
     }
 
     fn messages(&self, text: &str, part: usize, parts: usize, speakers: &[&str]) -> Result<Vec<Message>> {

@@ -9,6 +9,9 @@ use crate::{Error, Result};
 /// The longest transcript, in bytes.
 const MAX_BYTES: usize = 16 << 20;
 
+/// From so many bytes on, a line of captions that is shown to a model is not made longer.
+const MAX_LINE: usize = 600;
+
 /// What was said in a meeting, turn by turn, out of a text in one of the usual forms ([`TranscriptFormat`]).
 ///
 /// ```
@@ -156,27 +159,27 @@ impl Transcript {
         after.checked_sub(1).map(|index| &self.turns[index])
     }
 
-    /// As a model is to read it: `Name: text`, one line for each time that the speaker changes.
+    /// As a model is to read it: lines `Name: text`. Captions of one speaker follow each other in a line, up to some length.
     pub(super) fn lines(&self) -> String {
         let mut text = String::new();
         let mut speaker = None;
+        let mut start = 0;
         for turn in &self.turns {
-            let spoken = turn.spoken.split_whitespace().collect::<Vec<_>>().join(" ");
-            if !text.is_empty()
-                && turn.speaker == speaker
-                && (speaker.is_some() || self.format != TranscriptFormat::Plain)
-            {
-                text.push(' ');
-            } else {
-                if !text.is_empty() {
-                    text.push('\n');
-                }
-                if let Some(name) = &turn.speaker {
-                    text += &format!("{name}: ");
-                }
+            let goes_on = self.format != TranscriptFormat::Plain
+                && turn.speaker.as_deref() == speaker
+                && text.len() - start < MAX_LINE;
+            if !text.is_empty() {
+                text.push(if goes_on { ' ' } else { '\n' });
             }
-            text += &spoken;
-            speaker.clone_from(&turn.speaker);
+            if !goes_on {
+                start = text.len();
+            }
+            if let (Some(name), false) = (&turn.speaker, goes_on) {
+                text += name;
+                text += ": ";
+            }
+            text += &turn.spoken.split_whitespace().collect::<Vec<_>>().join(" ");
+            speaker = turn.speaker.as_deref();
         }
         text
     }

@@ -19,13 +19,6 @@ pub(crate) fn excerpt(text: &str) -> String {
     format!("`{short}`")
 }
 
-/// The line and the column (in characters) of the byte `offset`, both from 1.
-pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text[..text.floor_char_boundary(offset)];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.bytes().filter(|byte| *byte == b'\n').count() + 1, before[line_start..].chars().count() + 1)
-}
-
 /// An error about the whole text.
 pub(super) fn unreadable(expected: impl Into<String>, found: impl Into<String>) -> Error {
     Error::Parse { expected: expected.into(), found: found.into(), place: None }

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use regex::Regex;
 
 use super::number;
+use crate::run::spans;
 
 /// How the answer is found in a model's text, and what counts as one.
 ///
@@ -70,8 +71,17 @@ impl Extract {
 
     /// The answer in `text`, never empty.
     pub fn answer(&self, text: &str) -> Option<String> {
+        let span = spans::parse(self.kind());
+        let found = span.in_scope(|| self.find(text)).filter(|answer| !answer.trim().is_empty());
+        if found.is_none() {
+            spans::failed(&span, "no_answer");
+        }
+        found
+    }
+
+    fn find(&self, text: &str) -> Option<String> {
         let spoken = after_thoughts(text);
-        let found = match self {
+        match self {
             Self::Text => stated(spoken).map(|answer| plain(answer).to_owned()),
             Self::Number => match stated(spoken) {
                 Some(answer) => stated_number(answer).or_else(|| last_number(spoken)),
@@ -82,8 +92,7 @@ impl Extract {
                 .or_else(|| last_letter(spoken, *last)),
             Self::Tagged(name) => last_tagged(spoken, name).map(|answer| answer.trim().to_owned()),
             Self::Custom(function) => function(text),
-        };
-        found.filter(|answer| !answer.trim().is_empty())
+        }
     }
 
     /// The answer in a reply that was asked to be nothing but the answer: as [`answer`](Self::answer), and for [`Extract::Text`] the

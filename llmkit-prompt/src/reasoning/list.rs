@@ -1,21 +1,10 @@
-/// The items of a bulleted or numbered list in `text`, one a line; the lines between are passed over. All lines where there is no list.
-pub(super) fn list(text: &str) -> Vec<String> {
-    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let items: Vec<String> = lines().filter_map(item).map(str::to_owned).collect();
-    if items.is_empty() { lines().map(str::to_owned).collect() } else { items }
-}
+use crate::parse;
 
-fn item(line: &str) -> Option<&str> {
-    let rest = line.strip_prefix(['-', '*', '•', '–']).or_else(|| {
-        let after = line
-            .trim_start_matches(['(', '（'])
-            .trim_start_matches(|character: char| character.is_ascii_digit());
-        let number = line.len() - after.len();
-        after.strip_prefix(['.', ')', '）', '、', ':']).filter(|_| number > 0)
-    })?;
-    let item = rest.trim();
-    // `**bold**` and `1.5` begin no item.
-    (!item.is_empty() && (rest.starts_with(char::is_whitespace) || !rest.is_ascii())).then_some(item)
+/// The items of a list that a model was asked for. Unlike [`parse::list`], a single line is one item, whatever commas it has.
+pub(super) fn list(text: &str) -> Vec<String> {
+    let items = parse::list(text);
+    let text = text.trim();
+    if items.len() > 1 && !text.contains('\n') { vec![text.to_owned()] } else { items }
 }
 
 #[cfg(test)]
@@ -23,13 +12,9 @@ mod tests {
     use super::list;
 
     #[test]
-    fn items_are_found_in_every_usual_form() {
-        assert_eq!(
-            list("Here:\n1. One\n2) Two\n(3) Three\n- Four\n* Five"),
-            ["One", "Two", "Three", "Four", "Five"]
-        );
-        assert_eq!(list("1、一"), ["一"]);
-        assert_eq!(list("**bold**\n1.5 kg"), ["**bold**", "1.5 kg"]);
+    fn a_sentence_with_commas_is_one_item() {
+        assert_eq!(list("First, count one, then the others."), ["First, count one, then the others."]);
+        assert_eq!(list("1. One, or so\n2) Two"), ["One, or so", "Two"]);
         assert_eq!(list(""), [""; 0]);
     }
 }

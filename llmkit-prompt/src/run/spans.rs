@@ -169,10 +169,28 @@ pub(crate) fn tool(name: &str, id: Option<&str>) -> Span {
     )
 }
 
+/// Records how the call of a tool ended.
+pub(crate) fn tool_done(span: &Span, result: &ToolResult) {
+    let kind = match result {
+        ToolResult::Output { .. } => return,
+        ToolResult::Failed { .. } => "failed",
+        ToolResult::TimedOut { .. } => "timeout",
+        ToolResult::Panicked { .. } => "panic",
+        ToolResult::NotRun { .. } => "not_run",
+    };
+    failed(span, kind);
+}
+
 /// Marks a span's work as failed; `kind` is one of few words, not a message.
 pub(crate) fn failed(span: &Span, kind: &str) {
     span.record("otel.status_code", "ERROR");
     span.record("error.type", kind);
+}
+
+/// Does `work` in a span, and marks it where that fails.
+pub(crate) fn within<T>(span: Span, work: impl FnOnce() -> crate::Result<T>) -> crate::Result<T> {
+    let result = span.in_scope(work);
+    ended(&span, result)
 }
 
 /// Marks the work as failed where it has failed.
@@ -190,6 +208,8 @@ pub(crate) fn kind(error: &Error) -> String {
         Error::Syntax { .. } | Error::Render { .. } | Error::NotAMap { .. } | Error::MissingValues { .. } => {
             "render".to_owned()
         }
+        Error::Parse { .. } => "parse".to_owned(),
+        Error::Answer { .. } => "answer".to_owned(),
         Error::NoAnswer { .. } => "no_answer".to_owned(),
         Error::AllSamplesFailed { .. } => "all_samples_failed".to_owned(),
         Error::NotVerified { .. } => "not_verified".to_owned(),
@@ -244,18 +264,6 @@ fn parts(message: &Message) -> Vec<Value> {
         }));
     }
     parts
-}
-
-/// Records how the call of a tool ended.
-pub(crate) fn tool_done(span: &Span, result: &ToolResult) {
-    let error = match result {
-        ToolResult::Output { .. } => return,
-        ToolResult::Failed { .. } => "failed",
-        ToolResult::TimedOut { .. } => "timeout",
-        ToolResult::Panicked { .. } => "panic",
-        ToolResult::NotRun { .. } => "not_run",
-    };
-    failed(span, error);
 }
 
 #[cfg(test)]

@@ -1,13 +1,25 @@
-//! Python's ways of writing values, which chat templates rely on: `json.dumps`, `repr`, and methods of `str` and `list`.
+//! Python's ways of writing values, which Jinja templates rely on: `json.dumps`, `repr`, and methods of `str` and `list`.
+//!
+//! Shared by chat templates and by the prompts of `llmkit-prompt`; no part of the public interface.
 
 use minijinja::value::{Kwargs, ValueKind, from_args};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 /// The deepest value that is written. Python's own recursion limit is of the same order.
 const MAX_DEPTH: usize = 200;
 
+/// Gives `environment` the filters, tests and methods that behave as in Python.
+pub fn add_to(environment: &mut Environment<'_>) {
+    environment.set_unknown_method_callback(method);
+    environment.add_filter("tojson", tojson);
+    environment.add_filter("string", str);
+    environment.add_test("iterable", is_iterable);
+    environment.add_test("sequence", is_sequence);
+    environment.add_test("number", is_number);
+}
+
 /// The filter `tojson` as transformers defines it: `json.dumps` with `ensure_ascii=False`, and nothing escaped for HTML.
-pub(super) fn tojson(state: &State, value: &Value, arguments: Kwargs) -> Result<Value, Error> {
+pub fn tojson(state: &State, value: &Value, arguments: Kwargs) -> Result<Value, Error> {
     let ensure_ascii = arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     let sort_keys = arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     let indent = match arguments.get::<Option<Value>>("indent")? {
@@ -36,7 +48,7 @@ pub(super) fn tojson(state: &State, value: &Value, arguments: Kwargs) -> Result<
 }
 
 /// `json.dumps(value, ensure_ascii=False)`.
-pub(super) fn dumps(state: &State, value: &Value) -> Result<String, Error> {
+pub fn dumps(state: &State, value: &Value) -> Result<String, Error> {
     let separators = [", ".to_owned(), ": ".to_owned()];
     let style = Style::Json { ensure_ascii: false, sort_keys: false, indent: None, separators };
     let mut writer = Writer { state, out: String::new(), style };
@@ -45,7 +57,7 @@ pub(super) fn dumps(state: &State, value: &Value) -> Result<String, Error> {
 }
 
 /// Python's `str()` of a value, as `{{ value }}` shows it.
-pub(super) fn str(state: &State, value: &Value) -> Result<String, Error> {
+pub fn str(state: &State, value: &Value) -> Result<String, Error> {
     if let Some(text) = value.as_str() {
         return Ok(text.to_owned());
     }
@@ -252,27 +264,22 @@ fn float(number: f64, json: bool) -> String {
 }
 
 /// The test `iterable`: what Python's `iter` takes, which `None` is not.
-pub(super) fn is_iterable(value: &Value) -> bool {
+pub fn is_iterable(value: &Value) -> bool {
     is_sequence(value) || value.kind() == ValueKind::Iterable
 }
 
 /// The test `sequence`: what has a length and items, which texts and mappings have too.
-pub(super) fn is_sequence(value: &Value) -> bool {
+pub fn is_sequence(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
 }
 
 /// The test `number`: Python's booleans are numbers.
-pub(super) fn is_number(value: &Value) -> bool {
+pub fn is_number(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
 }
 
 /// Methods of Python's `str` and `list` beyond those that minijinja-contrib has.
-pub(super) fn method(
-    state: &mut State,
-    value: &Value,
-    name: &str,
-    arguments: &[Value],
-) -> Result<Value, Error> {
+pub fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         match name {
             "removeprefix" => {
