@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::generate::{Grammar, prepare_schema};
+use crate::generate::{BLANKS, Grammar, ONE_BLANK, prepare_schema};
 use crate::{
     ChatRequest, Error, ResponseFormat, Result, Tokenizer, ToolCallFormat, ToolChoice, ToolDefinition,
 };
@@ -31,7 +31,8 @@ pub(super) fn grammar(
     let mut lark = calls_grammar(format, &tools, several, tokenizer)?;
     match answer {
         Some(Grammar::JsonSchema(schema)) if request.tool_choice == ToolChoice::Auto => {
-            lark = format!("start: calls | answer\nanswer: %json {}\n{lark}", prepare_schema(&schema)?);
+            lark =
+                format!("start: calls | answer\nanswer: %json {}\n{lark}", prepare_schema(&schema, BLANKS)?);
         }
         _ => lark = format!("start: calls\n{lark}"),
     }
@@ -83,7 +84,7 @@ fn calls_grammar(
                 });
             }
         };
-        let schema = prepare_schema(&arguments_schema(&tool.parameters))?;
+        let schema = prepare_schema(&arguments_schema(&tool.parameters), ONE_BLANK)?;
         rules += &format!("call_{index}: {call}\n{arguments}: %json {schema}\n");
     }
     let any: Vec<String> = (0..tools.len()).map(|index| format!("call_{index}")).collect();

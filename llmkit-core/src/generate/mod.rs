@@ -112,7 +112,7 @@ pub use config::GenerationConfig;
 pub use constraint::Constraint;
 pub use decoding::{Decoding, Sampling};
 #[cfg(feature = "constrained")]
-pub(crate) use grammar::prepare_schema;
+pub(crate) use grammar::{BLANKS, ONE_BLANK, prepare_schema};
 #[cfg(feature = "constrained")]
 pub use grammar::{Grammar, GrammarCompiler, GrammarConstraint};
 pub use logprobs::{Logprobs, TokenLogprob};

@@ -12,7 +12,7 @@ use crate::generate::Constraint;
 use crate::{Error, Result, Tokenizer};
 
 /// The most that may stand between two tokens of JSON. Where any amount may, a model may write blanks for ever.
-const BLANKS: &str = r"[\x20\x0A\x0D\x09]{1,32}";
+pub(crate) const BLANKS: &str = r"[\x20\x0A\x0D\x09]{1,32}";
 /// The longest grammar, in bytes of its text.
 const LONGEST: usize = 1 << 20;
 /// How deep a schema may be nested; the compiler recurses.
@@ -49,7 +49,7 @@ impl GrammarCompiler {
     /// [`Error::Grammar`] when the grammar does not parse, is too large, or asks for what cannot be enforced; the message names it.
     pub fn compile(&self, grammar: &Grammar) -> Result<GrammarConstraint> {
         let grammar = match grammar {
-            Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(prepare_schema(schema)?),
+            Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(prepare_schema(schema, BLANKS)?),
             Grammar::Regex(pattern) => {
                 check_length(pattern.len())?;
                 let lark = format!("start: /{}/", regex_to_lark(pattern, ""));
@@ -167,15 +167,18 @@ fn check_length(len: usize) -> Result<()> {
     Ok(())
 }
 
+/// What may stand between tokens of JSON in a call: a blank, as chat templates write it.
+pub(crate) const ONE_BLANK: &str = r"\x20";
+
 /// The schema with our settings for its compiler, which no schema may choose itself.
-pub(crate) fn prepare_schema(schema: &Value) -> Result<Value> {
+pub(crate) fn prepare_schema(schema: &Value, blanks: &str) -> Result<Value> {
     let mut schema = match schema {
         Value::Object(fields) => Value::Object(fields.clone()),
         Value::Bool(true) => Value::Object(Map::new()),
         _ => return Err(failed("a JSON schema is an object, or `true`")),
     };
     check_depth(&schema)?;
-    JsonCompileOptions { whitespace_pattern: Some(BLANKS.to_owned()), ..JsonCompileOptions::default() }
+    JsonCompileOptions { whitespace_pattern: Some(blanks.to_owned()), ..JsonCompileOptions::default() }
         .apply_to(&mut schema);
     check_length(schema.to_string().len())?;
     Ok(schema)

@@ -3,7 +3,7 @@
 mod compiler;
 mod vocabulary;
 
-pub(crate) use compiler::prepare_schema;
+pub(crate) use compiler::{BLANKS, ONE_BLANK, prepare_schema};
 pub use compiler::{GrammarCompiler, GrammarConstraint};
 
 use serde_json::Value;
