@@ -89,7 +89,7 @@ fn main() -> Result<()> {
     let labels = labels(&pool)?;
     let rows = questions(&heldout, &labels, args.limit)?;
 
-    let device = device::choose(args.device.clone())?;
+    let device = device::choose(args.device)?;
     let encoder = SentenceEncoder::load(model::find_or(args.encoder.as_deref(), &model::MINILM)?, &device)?;
     let pretrained = Pretrained::load(model::find(args.model.as_deref())?, &device)?;
 

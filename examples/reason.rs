@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --release --example reason
 //! cargo run --release --example reason -- --limit 30 --methods direct,few-shot,vote
+//! cargo run --release --example reason -- --url http://localhost:11434/v1 --model qwen3:8b
 //! cargo run --release --example reason -- --questions mine.jsonl --worked examples.jsonl
 //! ```
 //!
@@ -17,9 +18,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use llmkit_core::engine::{Engine, EngineConfig};
-use llmkit_core::models::Pretrained;
-use llmkit_core::{ChatRequest, Device, LanguageModel};
+use llmkit_core::{ChatRequest, LanguageModel};
 use llmkit_prompt::reasoning::{
     EarlyStop, Extract, FewShotCot, LeastToMost, PlanAndSolve, Reasoner, Search, SelfConsistency, StepBack,
     TreeOfThoughts, WorkedExample, ZeroShotCot, normalise,
@@ -27,6 +26,8 @@ use llmkit_prompt::reasoning::{
 use llmkit_prompt::{ChatPrompt, Role, WithDefaults};
 use serde::Deserialize;
 
+#[path = "support/chat_model.rs"]
+mod chat_model;
 #[path = "support/device.rs"]
 mod device;
 #[path = "support/model.rs"]
@@ -35,9 +36,8 @@ mod model;
 /// Set methods of reasoning side by side.
 #[derive(Parser)]
 struct Args {
-    /// The model: a Hugging Face folder, a .gguf file, or a repository on the hub [default: SmolLM2-135M-Instruct]
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: chat_model::ChatModel,
     /// The questions: JSONL with `kind` ("arithmetic": a number; anything else: a text), `question` and `answer`.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/reasoning/questions.jsonl"))]
     questions: PathBuf,
@@ -59,9 +59,6 @@ struct Args {
     /// Shows each method's trace for the first question.
     #[arg(long)]
     show: bool,
-    /// Where to compute: auto, cpu, wgpu, cuda or cuda:N [default: LLMKIT_DEVICE, else auto]
-    #[arg(long)]
-    device: Option<Device>,
 }
 
 #[derive(Deserialize)]
@@ -97,16 +94,13 @@ fn main() -> Result<()> {
     // Unknown names are an error before a model is loaded.
     methods(&args, "arithmetic", &worked)?;
 
-    let device = device::choose(args.device.clone())?;
-    let pretrained = Pretrained::load(model::find(args.model.as_deref())?, &device)?;
-    let engine = Engine::start(pretrained, EngineConfig::new("reason"))?;
     // Greedy, except where a method samples.
     let defaults = ChatRequest {
         max_tokens: Some(args.max_new_tokens),
         temperature: Some(0.0),
         ..ChatRequest::default()
     };
-    let model = WithDefaults::new(engine, defaults);
+    let model = WithDefaults::new(args.model.clone().open()?, defaults);
 
     for (kind, rows) in asked {
         println!("{kind}: {} questions", rows.len());

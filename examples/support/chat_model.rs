@@ -12,7 +12,7 @@ use llmkit_prompt::remote::OpenAi;
 use crate::{device, model};
 
 /// Which model answers.
-#[derive(clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ChatModel {
     /// The model: a Hugging Face folder, a .gguf file, or a repository on the hub; with --url the name that the server knows
     /// [default: SmolLM2-135M-Instruct]

@@ -41,7 +41,9 @@ pub enum Error {
         allowed: usize,
     },
     /// A tag of a template is longer than any that people write.
-    #[error("{template}:{line}: the tag has {found} words and signs, {allowed} are allowed: put data into variables")]
+    #[error(
+        "{template}:{line}: the tag has {found} words and signs, {allowed} are allowed: put data into variables"
+    )]
     LongTag {
         /// The template's name.
         template: String,

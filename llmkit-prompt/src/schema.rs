@@ -16,6 +16,11 @@ pub(crate) fn of_type<T: JsonSchema>() -> Value {
         // The type's own name and description; those of the tool say more.
         schema.remove("title");
         schema.remove("description");
+        // A struct without fields, which servers want to see as one.
+        if schema.len() == 1 && schema.get("type").is_some_and(|name| name == "object") {
+            schema.insert("properties".to_owned(), Value::Object(Map::new()));
+            schema.insert("additionalProperties".to_owned(), Value::Bool(false));
+        }
     }
     schema
 }

@@ -1,4 +1,5 @@
 //! Caches: what is kept, what is not, and who asks.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

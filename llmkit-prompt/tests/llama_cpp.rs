@@ -1,5 +1,6 @@
 //! The client against llama.cpp's server. Run by `scripts/check_llama_cpp_server.sh`, which starts it.
 #![cfg(feature = "remote")]
+#![allow(clippy::unwrap_used)]
 
 use std::time::Instant;
 

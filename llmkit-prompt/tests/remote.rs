@@ -1,5 +1,6 @@
 //! The client against a local server that misbehaves in every way that servers do. Each test has a time limit: nothing may hang.
 #![cfg(feature = "remote")]
+#![allow(clippy::unwrap_used)]
 
 use std::convert::Infallible;
 use std::error::Error as StdError;

@@ -1,4 +1,5 @@
 //! Answers as values: the loop around a model, JSON while it is written, and what damaged answers do.
+#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 

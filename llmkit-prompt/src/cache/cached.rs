@@ -35,7 +35,7 @@ use super::{CacheKey, CacheStore, MemoryStore, Record};
 /// let second = model.chat(question).await?;
 /// assert_eq!(first.message, second.message);
 /// assert_eq!((model.stats().hits, model.stats().misses), (1, 1));
-/// # llmkit_core::Result::Ok(())
+/// # Ok::<(), llmkit_core::Error>(())
 /// # }).unwrap();
 /// ```
 pub struct Cached<M> {

@@ -19,7 +19,7 @@ use super::{CacheKey, CacheStore, MemoryStore, Record};
 /// let vectors = embedder.embed(&texts).await?;
 /// assert_eq!(vectors, embedder.embed(&texts).await?);
 /// assert_eq!(vectors[0], vectors[2]);
-/// # llmkit_core::Result::Ok(())
+/// # Ok::<(), llmkit_core::Error>(())
 /// # }).unwrap();
 /// ```
 pub struct CachedEmbedder<E> {

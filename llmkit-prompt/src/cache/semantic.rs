@@ -33,7 +33,7 @@ const MAX_ENTRIES: usize = 1000;
 /// let (answer, report) = model.chat_with_report(ask("what is a TUREEN")).await?;
 /// assert_eq!(answer.message.content, "A deep dish.");
 /// assert!(matches!(report, CacheReport::Hit { question, score } if question == "What is a tureen?" && score > 0.99));
-/// # llmkit_core::Result::Ok(())
+/// # Ok::<(), llmkit_core::Error>(())
 /// # }).unwrap();
 /// ```
 pub struct SemanticCache<M> {

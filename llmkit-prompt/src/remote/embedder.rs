@@ -34,7 +34,7 @@ const CONCURRENT: usize = 4;
 /// let embedder = OpenAiEmbedder::new("http://localhost:8080/v1", "all-MiniLM-L6-v2", 384)?;
 /// let vectors = embedder.embed(&["A tureen is a deep dish.".to_owned()]).await?;
 /// assert_eq!(vectors[0].len(), 384);
-/// # llmkit_core::Result::Ok(())
+/// # Ok::<(), llmkit_core::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone)]

@@ -28,7 +28,7 @@ pub(super) const OPENAI: &str = "https://api.openai.com/v1";
 /// let model = OpenAi::new("http://localhost:8080/v1", "SmolLM2-135M-Instruct")?.with_provider(Provider::LlamaCpp);
 /// let answer = model.chat(ChatRequest::new(vec![Message::user("What is a tureen?")])).await?;
 /// println!("{}", answer.message.content);
-/// # llmkit_core::Result::Ok(())
+/// # Ok::<(), llmkit_core::Error>(())
 /// # }).unwrap();
 /// ```
 ///

@@ -117,12 +117,13 @@ impl<'a> Run<'a> {
     /// let run = Run::new("define", &model);
     /// let mut text = String::new();
     /// let request = ChatRequest::new(vec![Message::user("What is a tureen?")]);
-    /// let answer = run.chat_streamed("ask", request, &mut |event| {
+    /// let mut tell = |event: &ChatEvent| {
     ///     if let ChatEvent::Text(more) = event {
     ///         text.push_str(more);
     ///     }
-    /// });
-    /// assert_eq!(answer.await?.message.content, text);
+    /// };
+    /// let answer = run.chat_streamed("ask", request, &mut tell).await?;
+    /// assert_eq!(answer.message.content, text);
     /// # Ok::<(), llmkit_prompt::Error>(())
     /// # }).unwrap();
     /// ```

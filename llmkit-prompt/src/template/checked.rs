@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use super::engine::{Engine, normalised};
 use super::rendered::Rendered;
 use super::{Escape, Partials, variables};
-use crate::run::spans;
 use crate::{Error, Result};
 
 #[derive(Debug, Clone)]
@@ -87,14 +86,12 @@ impl Checked {
 
     pub(super) fn render(&self, root: usize, values: Value) -> Result<String> {
         if self.untrusted.is_empty() {
-            let _span = spans::render(&self.name).entered();
             return self.engine.render(root, values);
         }
         Ok(self.explain(root, values)?.into_text())
     }
 
     pub(super) fn explain(&self, root: usize, values: Value) -> Result<Rendered> {
-        let _span = spans::render(&self.name).entered();
         let (text, spans) = self.engine.render_with_spans(root, values)?;
         let source = |name: &str| {
             let root = self.engine.roots().iter().find(|(root, _)| root == name).map(|(_, source)| source);

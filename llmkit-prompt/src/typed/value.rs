@@ -133,8 +133,9 @@ impl<T: JsonSchema + DeserializeOwned> Typed<T> {
     /// let run = Run::new("dishes", &model);
     /// let mut seen = Vec::new();
     /// let messages = vec![Message::user("Two dishes?")];
-    /// let dishes = Typed::<Vec<String>>::new().stream_in(&run, messages, &mut |value| seen.push(value.clone()));
-    /// assert_eq!(dishes.await?, ["bowl", "plate"]);
+    /// let mut show = |value: &serde_json::Value| seen.push(value.clone());
+    /// let dishes = Typed::<Vec<String>>::new().stream_in(&run, messages, &mut show).await?;
+    /// assert_eq!(dishes, ["bowl", "plate"]);
     /// assert_eq!(seen.last().unwrap(), &serde_json::json!(["bowl", "plate"]));
     /// # Ok::<(), llmkit_prompt::Error>(())
     /// # }).unwrap();
@@ -148,9 +149,7 @@ impl<T: JsonSchema + DeserializeOwned> Typed<T> {
         messages: Vec<Message>,
         on_partial: &mut (dyn FnMut(&Value) + Send),
     ) -> Result<T> {
-        let (request, read) = self.prepare(run, messages)?;
-        let wrapped =
-            matches!(&request.response_format, ResponseFormat::JsonSchema { .. }) && !self.is_object();
+        let (request, wrapped) = self.request(run, messages)?;
         let mut partial = PartialJson::new();
         let mut tell = |text: Option<&str>| match text {
             None => partial = PartialJson::new(),

@@ -13,7 +13,7 @@ use serde::Serialize;
 /// let repairs: Vec<String> = read.repairs.iter().map(ToString::to_string).collect();
 /// assert_eq!(repairs, [
 ///     "line 1, column 2: quotes of another kind than `\"`",
-///     "line 1, column 9: a comma too many left out",
+///     "line 1, column 8: a comma too many left out",
 /// ]);
 /// # Ok(())
 /// # }
@@ -40,7 +40,7 @@ impl<T> Repaired<T> {
     }
 }
 
-/// One thing that was mended, and where in the text. Shown as `line 1, column 9: a comma too many left out`.
+/// One thing that was mended, and where in the text. Shown as `line 1, column 8: a comma too many left out`.
 ///
 /// ```
 /// use llmkit_prompt::parse::{RepairKind, json_with_repairs};
