@@ -5,6 +5,7 @@
 //! cargo run --release --example minutes -- --transcript examples/data/meetings/release-zh.txt
 //! cargo run --release --example minutes -- --transcript call.vtt --date 2026-11-24 --json
 //! cargo run --release --example minutes -- --question "What is done about the ticket machines, and why?"
+//! cargo run --release --example minutes -- --url http://localhost:11434/v1 --model qwen3:8b --context 16000
 //! ```
 //!
 //! What the model writes down and the transcript does not show is listed apart at the end: with a small model that is most of it.
@@ -15,13 +16,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use llmkit_core::engine::{Engine, EngineConfig};
-use llmkit_core::models::Pretrained;
-use llmkit_core::{ChatRequest, Device};
+use llmkit_core::ChatRequest;
 use llmkit_prompt::WithDefaults;
 use llmkit_prompt::minutes::{MinutesTaker, Transcript};
 use llmkit_prompt::pearl::{Actions, Pearl, PearlOutcome, PlainReason};
 
+#[path = "support/chat_model.rs"]
+mod chat_model;
 #[path = "support/device.rs"]
 mod device;
 #[path = "support/model.rs"]
@@ -39,9 +40,8 @@ struct Args {
     /// Answer this question about the transcript instead, by a plan.
     #[arg(long)]
     question: Option<String>,
-    /// The model: a Hugging Face folder, a .gguf file, or a repository on the hub [default: SmolLM2-135M-Instruct]
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: chat_model::ChatModel,
     /// The tokens that the model reads and writes at a time; longer transcripts are read in parts.
     #[arg(long, default_value_t = 2_500)]
     context: usize,
@@ -54,9 +54,6 @@ struct Args {
     /// Print every prompt and every answer as well.
     #[arg(long)]
     trace: bool,
-    /// Where to compute: auto, cpu, wgpu, cuda or cuda:N [default: LLMKIT_DEVICE, else auto]
-    #[arg(long)]
-    device: Option<Device>,
 }
 
 fn main() -> Result<()> {
@@ -64,15 +61,13 @@ fn main() -> Result<()> {
     let text = fs::read_to_string(&args.transcript)
         .with_context(|| format!("cannot read {}", args.transcript.display()))?;
     let transcript = Transcript::parse(text)?;
-    let pretrained = Pretrained::load(model::find(args.model.as_deref())?, &device::choose(args.device)?)?;
-    let tokenizer = pretrained.tokenizer.clone();
-    let engine = Engine::start(pretrained, EngineConfig::new("minutes"))?;
-    let model = WithDefaults::new(&engine, ChatRequest { temperature: Some(0.0), ..ChatRequest::default() });
+    let model = args.model.open()?;
+    let settings = ChatRequest { temperature: Some(0.0), ..ChatRequest::default() };
+    let model = WithDefaults::new(model.as_ref(), settings);
     let began = Instant::now();
 
     if let Some(question) = &args.question {
         let pearl = Pearl::new(Actions::builtin())
-            .with_counter(tokenizer)
             .with_context_tokens(args.context)
             .with_step_tokens(args.answer)
             .with_concurrency(1);
@@ -97,7 +92,6 @@ fn main() -> Result<()> {
 
     let taker = MinutesTaker::new()
         .with_date(args.date)
-        .with_counter(tokenizer)
         .with_context_tokens(args.context)
         .with_answer_tokens(args.answer)
         .with_concurrency(1);

@@ -135,9 +135,7 @@ mod tests {
                         "minimum": 0,
                         "maximum": 255,
                     },
-                    "unit": {
-                        "anyOf": [{"type": "string", "enum": ["Celsius", "Fahrenheit"]}, {"type": "null"}],
-                    },
+                    "unit": {"type": ["string", "null"], "enum": ["Celsius", "Fahrenheit", null]},
                 },
                 "required": ["place", "days"],
                 "additionalProperties": false,

@@ -157,6 +157,7 @@ mod tests {
         assert!(has("a") && has("d") && !has("c"), "bytes count");
         put("e", 101);
         assert!(!has("a") && !has("d") && !has("e"), "what is too large is not kept");
-        assert_eq!((store.kept().bytes, store.kept().uses.len()), (0, 0));
+        let kept = store.kept();
+        assert_eq!((kept.bytes, kept.uses.len()), (0, 0));
     }
 }

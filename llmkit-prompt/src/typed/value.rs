@@ -115,8 +115,8 @@ impl<T: JsonSchema + DeserializeOwned> Typed<T> {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn run_in(&self, run: &Run<'_>, messages: Vec<Message>) -> Result<T> {
-        let (request, read) = self.prepare(run, messages)?;
-        self.ask.ask(run, &self.wanted(), request, &read, None).await
+        let (request, wrapped) = self.request(run, messages)?;
+        self.ask.ask(run, &self.wanted(), request, &|text| self.read(text, wrapped), None).await
     }
 
     /// As [`run_in`](Self::run_in), with the answer so far handed to `on_partial` whenever there is more of it: texts grow, objects and lists fill. After an answer that could not be
@@ -164,7 +164,7 @@ impl<T: JsonSchema + DeserializeOwned> Typed<T> {
                 }
             }
         };
-        self.ask.ask(run, &self.wanted(), request, &read, Some(&mut tell)).await
+        self.ask.ask(run, &self.wanted(), request, &|text| self.read(text, wrapped), Some(&mut tell)).await
     }
 
     fn wanted(&self) -> String {
@@ -175,35 +175,29 @@ impl<T: JsonSchema + DeserializeOwned> Typed<T> {
         self.schema.get("type") == Some(&Value::from("object"))
     }
 
-    /// The request, and how its answer is read.
-    fn prepare(
-        &self,
-        run: &Run<'_>,
-        messages: Vec<Message>,
-    ) -> Result<(ChatRequest, impl Fn(&str) -> Result<Read<T>> + Sync + '_)> {
-        let held = run.model().capabilities().json_schema;
-        let wrapped = held && !self.is_object();
-        let request = if held {
+    /// The request, and whether its answer is within an object.
+    fn request(&self, run: &Run<'_>, messages: Vec<Message>) -> Result<(ChatRequest, bool)> {
+        if run.model().capabilities().json_schema {
+            let wrapped = !self.is_object();
             let schema = if wrapped { wrap(&self.schema) } else { self.schema.clone() };
             let response_format = ResponseFormat::JsonSchema { name: plain(&self.name), schema };
-            ChatRequest { response_format, ..ChatRequest::new(messages) }
+            return Ok((ChatRequest { response_format, ..ChatRequest::new(messages) }, wrapped));
+        }
+        let shown = self.prompt.render(json!({ "schema": self.schema.to_string() }))?;
+        let shown: Vec<&str> = shown.iter().map(|message| message.content.as_str()).collect();
+        Ok((ChatRequest::new(with_text(messages, &shown.join("\n\n"))), false))
+    }
+
+    fn read(&self, text: &str, wrapped: bool) -> Result<Read<T>> {
+        let read = if wrapped {
+            outcome(json_with_repairs::<Wrapped<T>>(text)?, |wrapped| wrapped.answer)
         } else {
-            let shown = self.prompt.render(json!({ "schema": self.schema.to_string() }))?;
-            let shown: Vec<&str> = shown.iter().map(|message| message.content.as_str()).collect();
-            ChatRequest::new(with_text(messages, &shown.join("\n\n")))
+            outcome(json_with_repairs::<T>(text)?, |value| value)
         };
-        let read = move |text: &str| {
-            let read = if wrapped {
-                json_with_repairs::<Wrapped<T>>(text).map(|read| outcome(read, |wrapped| wrapped.answer))
-            } else {
-                json_with_repairs::<T>(text).map(|read| outcome(read, |value| value))
-            }?;
-            if let Some(check) = &self.check {
-                check(&read.value).map_err(|reason| Error::Refused { reason })?;
-            }
-            Ok(read)
-        };
-        Ok((request, read))
+        if let Some(check) = &self.check {
+            check(&read.value).map_err(|reason| Error::Refused { reason })?;
+        }
+        Ok(read)
     }
 }
 

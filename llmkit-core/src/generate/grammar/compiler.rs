@@ -35,7 +35,7 @@ impl GrammarCompiler {
     /// # Errors
     /// [`Error::Tokenizer`] when its tokens do not stand for bytes: it must be byte-level or of SentencePiece's kind.
     pub fn new(tokenizer: &Tokenizer, eos_token_ids: &[u32]) -> Result<Self> {
-        let vocabulary = Vocabulary::prepare(tokenizer, eos_token_ids)?;
+        let vocabulary = Vocabulary::environment(tokenizer, eos_token_ids)?;
         let mut factory = ParserFactory::new_simple(&vocabulary).map_err(|error| Error::Tokenizer {
             reason: format!("its vocabulary cannot be prepared for grammars: {error}"),
         })?;

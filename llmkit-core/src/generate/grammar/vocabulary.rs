@@ -14,7 +14,7 @@ pub(super) struct Vocabulary {
 
 impl Vocabulary {
     /// `eos` end an answer, whatever else they are.
-    pub(super) fn prepare(tokenizer: &Tokenizer, eos: &[u32]) -> Result<TokEnv> {
+    pub(super) fn environment(tokenizer: &Tokenizer, eos: &[u32]) -> Result<TokEnv> {
         let mut tokens = Vec::new();
         for token in tokenizer.token_bytes()? {
             // What is special stands for itself and never for its letters.

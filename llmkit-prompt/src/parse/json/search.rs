@@ -155,17 +155,12 @@ fn trimmed(text: &str, start: usize) -> Range<usize> {
 impl Found {
     fn search_from(&mut self, text: &str, body: usize) {
         let whole = trimmed(text, body);
-        if text[whole.clone()].starts_with(|c| family(c).is_some()) {
-            if let Some(mended) = repair::mend_entries(&text[..whole.end], whole.start) {
-                let content = Content::Mended(mended.value);
-                self.pieces.push(Piece {
-                    range: whole.clone(),
-                    log: mended.log,
-                    content,
-                    source: Source::Whole,
-                });
-                return;
-            }
+        if text[whole.clone()].starts_with(|c| family(c).is_some())
+            && let Some(mended) = repair::mend_entries(&text[..whole.end], whole.start)
+        {
+            let content = Content::Mended(mended.value);
+            self.pieces.push(Piece { range: whole, log: mended.log, content, source: Source::Whole });
+            return;
         }
         let mut fences = Vec::new();
         for block in code_blocks(&text[body..]) {
