@@ -12,7 +12,7 @@
 //! #[derive(serde::Deserialize)]
 //! struct Dish { name: String, deep: bool }
 //!
-//! let answer = "Sure! Here it is:\n```json\n{'name': 'tureen', deep: True,}\n```\nAnything else?";
+//! let answer = "Sure! Here it is:\n```json\n{'name': 'tureen', 'deep': True,}\n```\nAnything else?";
 //! let dish: Dish = parse::json(answer)?;
 //! assert_eq!(dish.name, "tureen");
 //! assert!(dish.deep);
