@@ -50,7 +50,8 @@ struct Order {
     customer: String,
     /// The city that the goods are sent to.
     city: String,
-    /// What is ordered.
+    /// What is ordered. The bound is part of the schema; without one, a small model fills the list for ever.
+    #[schemars(length(min = 1, max = 4))]
     items: Vec<Item>,
     /// By when, in the customer's words, if they say so.
     deadline: Option<String>,
@@ -61,6 +62,7 @@ struct Item {
     /// How many.
     count: u32,
     /// What, with its color, size or material.
+    #[schemars(length(max = 60))]
     what: String,
 }
 

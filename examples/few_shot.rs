@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use llmkit_core::embed::SentenceEncoder;
 use llmkit_core::generate::{
@@ -57,6 +57,9 @@ struct Args {
     /// How many of the questions are asked, from the first.
     #[arg(long, default_value_t = 96)]
     limit: usize,
+    /// Which ways of choosing are set beside zero-shot, out of: random, ngram, knn, mmr.
+    #[arg(long, value_delimiter = ',', default_value = "random,ngram,knn,mmr")]
+    methods: Vec<String>,
     /// How many examples a prompt has.
     #[arg(long, default_value_t = 8)]
     shots: usize,
@@ -97,13 +100,19 @@ fn main() -> Result<()> {
         .with_counter(pretrained.tokenizer.clone())
         .with_token_budget(args.token_budget);
     let by = |selector: Arc<dyn ExampleSelector>| Some(all.clone().with_selector(selector, args.shots));
-    let methods = [
-        ("zero-shot", None),
-        ("random", by(Arc::new(RandomSelector::new(args.seed).per_query()))),
-        ("n-gram overlap", by(Arc::new(NgramSelector::new()))),
-        ("nearest (kNN)", by(Arc::new(KnnSelector::new(encoder.clone())))),
-        ("near and varied (MMR)", by(Arc::new(MmrSelector::new(encoder).with_lambda(args.lambda)?))),
-    ];
+    let mut methods = vec![("zero-shot", None)];
+    for method in &args.methods {
+        methods.push(match method.as_str() {
+            "random" => ("random", by(Arc::new(RandomSelector::new(args.seed).per_query()))),
+            "ngram" => ("n-gram overlap", by(Arc::new(NgramSelector::new()))),
+            "knn" => ("nearest (kNN)", by(Arc::new(KnnSelector::new(encoder.clone())))),
+            "mmr" => {
+                let selector = MmrSelector::new(encoder.clone()).with_lambda(args.lambda)?;
+                ("near and varied (MMR)", by(Arc::new(selector)))
+            }
+            other => bail!("--methods: expected random, ngram, knn or mmr, found `{other}`"),
+        });
+    }
     let task = Task::new(&pretrained, &labels, &args)?;
 
     println!(
