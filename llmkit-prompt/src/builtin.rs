@@ -47,7 +47,6 @@ const FILES: &[(&str, &str)] = &[
     ("summary/whole", include_str!("../prompts/summary/whole.md")),
     ("memory/recap", include_str!("../prompts/memory/recap.md")),
     ("memory/summary", include_str!("../prompts/memory/summary.md")),
-    ("reasoning/zero_shot_cot", include_str!("../prompts/reasoning/zero_shot_cot.md")),
     ("typed/again", include_str!("../prompts/typed/again.md")),
     ("typed/schema", include_str!("../prompts/typed/schema.md")),
 ];

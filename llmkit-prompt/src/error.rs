@@ -40,6 +40,16 @@ pub enum Error {
         /// The greatest length in bytes.
         allowed: usize,
     },
+    /// A template has more names than any that people write.
+    #[error("{template} has {found} names; at most {allowed} are followed: put data into lists and maps")]
+    ManyNames {
+        /// The template's name.
+        template: String,
+        /// How many names it has.
+        found: usize,
+        /// The greatest number.
+        allowed: usize,
+    },
     /// A tag of a template is longer than any that people write.
     #[error(
         "{template}:{line}: the tag has {found} words and signs, {allowed} are allowed: put data into variables"

@@ -165,3 +165,13 @@ fn prompts_can_be_shared_between_threads() {
     check::<PromptTemplate>();
     check::<ChatPrompt>();
 }
+
+#[test]
+fn a_template_of_thousands_of_names_is_refused_at_once() {
+    let names: String = (0..2_000).map(|number| format!("{{{{ a{number} }}}}")).collect();
+    let source = format!("{{% set v %}}{names}{{% endset %}}{}", "{{ v }}".repeat(20_000));
+    let started = std::time::Instant::now();
+    let error = PromptTemplate::new("t", source, Vec::<String>::new()).unwrap_err();
+    assert!(matches!(&error, Error::ManyNames { allowed: 1_000, .. }), "{error}");
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+}

@@ -317,3 +317,33 @@ fn valid_json_is_read_as_serde_json_reads_it() {
         assert_eq!((read.value, read.repairs.len()), (expected, 0), "{text}");
     }
 }
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+enum Expression {
+    Number(f64),
+    Negative(Box<Expression>),
+}
+
+#[test]
+fn a_type_within_itself_is_referred_to_where_it_is() {
+    let model = ScriptedModel::new([r#"{"answer": {"Negative": {"Number": 2.0}}}"#])
+        .with_capabilities(Capabilities::new().with_json_schema(true));
+    let answer = block_on(Typed::<Expression>::new().run(&model, ask())).unwrap().value;
+    assert_eq!(answer, Expression::Negative(Box::new(Expression::Number(2.0))));
+    let ResponseFormat::JsonSchema { schema, .. } = &model.requests()[0].response_format else {
+        panic!("expected a schema")
+    };
+    let text = schema.to_string();
+    assert!(!text.contains(r##""$ref":"#""##), "{text}");
+    let target = schema.pointer("/properties/answer").unwrap();
+    assert!(target.get("oneOf").or(target.get("anyOf")).is_some(), "{text}");
+}
+
+#[test]
+fn one_letter_or_digit_says_yes_or_no_only_by_itself() {
+    assert!(
+        parse::boolean("1").unwrap() && parse::boolean("**Y**").unwrap() && !parse::boolean("0.").unwrap()
+    );
+    assert!(!parse::boolean("1. No, it is not.").unwrap());
+    assert!(parse::boolean("N/A").is_err() && parse::boolean("1,000 people").is_err());
+}

@@ -186,7 +186,12 @@ impl<'a> Drive<'a> {
     /// The turn that tells the model the result.
     fn message(&self, planned: &Planned<'_>, result: &ToolResult) -> Result<Message> {
         let mut text = result.to_string();
-        if let (Plan::Go(entry, _), ToolResult::Output { .. }) = (&planned.plan, result)
+        // What a tool says when it fails may repeat what a stranger sent it.
+        if let Plan::Go(entry, _) = &planned.plan
+            && matches!(
+                result,
+                ToolResult::Output { .. } | ToolResult::Failed { .. } | ToolResult::Panicked { .. }
+            )
             && entry.policy.untrusted
         {
             text = self.marked(&planned.call, &text)?;
@@ -239,8 +244,12 @@ async fn run_one(parent: &Span, entry: &Entry, call: &ToolCall, arguments: Value
     };
     let mut ran = match finished {
         Some(Ok(Ok(output))) => shown(output, &entry.policy),
-        Some(Ok(Err(error))) => Ran::nothing(ToolResult::Failed { reason: error.to_string() }),
-        Some(Err(panic)) => Ran::nothing(ToolResult::Panicked { reason: message_of(panic.as_ref()) }),
+        Some(Ok(Err(error))) => {
+            Ran::nothing(ToolResult::Failed { reason: cut(error.to_string(), entry.policy.output_limit) })
+        }
+        Some(Err(panic)) => Ran::nothing(ToolResult::Panicked {
+            reason: cut(message_of(panic.as_ref()), entry.policy.output_limit),
+        }),
         None => Ran::nothing(ToolResult::TimedOut { after: entry.policy.timeout.unwrap_or_default() }),
     };
     spans::tool_done(&span, &ran.result);
@@ -248,14 +257,19 @@ async fn run_one(parent: &Span, entry: &Entry, call: &ToolCall, arguments: Value
     ran
 }
 
-fn shown(output: ToolOutput, policy: &ToolPolicy) -> Ran {
-    let ToolOutput { mut text, trace, usage, cost } = output;
-    let characters = text.chars().count();
-    if let Some((end, _)) = text.char_indices().nth(policy.output_limit) {
+/// The first `limit` characters.
+fn cut(mut text: String, limit: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(limit) {
         text.truncate(end);
     }
+    text
+}
+
+fn shown(output: ToolOutput, policy: &ToolPolicy) -> Ran {
+    let ToolOutput { text, trace, usage, cost } = output;
+    let characters = text.chars().count();
     Ran {
-        result: ToolResult::Output { text, characters },
+        result: ToolResult::Output { text: cut(text, policy.output_limit), characters },
         part: trace,
         usage,
         cost: if cost.is_finite() { cost.max(0.0) } else { 0.0 },

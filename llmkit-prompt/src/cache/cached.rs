@@ -205,14 +205,16 @@ fn add(count: &AtomicU64, number: u64) {
 struct Waiting<'a, M: LanguageModel> {
     cache: &'a Cached<M>,
     key: CacheKey,
-    lock: Arc<AsyncMutex<()>>,
+    /// None only while it is dropped.
+    lock: Option<Arc<AsyncMutex<()>>>,
 }
 
 impl<M: LanguageModel> Drop for Waiting<'_, M> {
     fn drop(&mut self) {
         let mut working = self.cache.working();
-        // The map's and ours.
-        if Arc::strong_count(&self.lock) == 2 {
+        // Given up under the map's lock, so that of two that end at once the second sees that only the map's is left.
+        self.lock = None;
+        if working.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             working.remove(&self.key);
         }
     }
@@ -224,6 +226,10 @@ impl<M: LanguageModel> LanguageModel for Cached<M> {
         self.model.name()
     }
 
+    fn provider(&self) -> &str {
+        self.model.provider()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.model.capabilities()
     }
@@ -231,8 +237,8 @@ impl<M: LanguageModel> LanguageModel for Cached<M> {
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
         let Some(key) = self.key(&request) else { return self.model.chat(request).await };
         let lock = self.working().entry(key).or_default().clone();
-        let waiting = Waiting { cache: self, key, lock };
-        let _turn = waiting.lock.lock().await;
+        let waiting = Waiting { cache: self, key, lock: Some(lock) };
+        let _turn = waiting.lock.as_ref().expect("it is there until this is dropped").lock().await;
         if let Some(response) = self.memory.get(key) {
             return Ok(response);
         }

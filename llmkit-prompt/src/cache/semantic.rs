@@ -212,6 +212,10 @@ impl<M: LanguageModel> LanguageModel for SemanticCache<M> {
         self.model.name()
     }
 
+    fn provider(&self) -> &str {
+        self.model.provider()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.model.capabilities()
     }

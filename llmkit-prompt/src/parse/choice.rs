@@ -72,7 +72,9 @@ pub fn boolean(text: &str) -> Result<bool> {
     let answer = bare(text).to_lowercase();
     let first = answer.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
     for (says, words) in [(true, YES), (false, NO)] {
-        if words.contains(&first) {
+        // "1." begins a list and "N/A" an evasion: one letter or digit answers only by itself.
+        let alone = answer.trim_matches(|c: char| !c.is_alphanumeric()) == first;
+        if words.contains(&first) && (first.len() > 1 || alone) {
             return Ok(says);
         }
     }

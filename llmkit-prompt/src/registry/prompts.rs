@@ -295,8 +295,12 @@ fn read(folder: &Path, before: &State, reload: &mut Reload) -> Result<State> {
 
 fn parse(partials: &Partials, path: &Path, text: &str) -> Result<PromptFile> {
     let name = name_of(path);
-    let (name, version) =
-        name.rsplit_once('@').map_or((name.as_str(), None), |(name, version)| (name, Some(version)));
+    // Folders may have an `@` in their names.
+    let file_name = name.rfind('/').map_or(0, |slash| slash + 1);
+    let (name, version) = match name[file_name..].rfind('@') {
+        Some(at) => (&name[..file_name + at], Some(&name[file_name + at + 1..])),
+        None => (name.as_str(), None),
+    };
     let file = PromptFile::parse_with(partials, &path.display().to_string(), Some(name), text)?;
     match (version, file.version()) {
         (Some(path_s), Some(own)) if path_s != own => Err(Error::PromptFile {
@@ -360,7 +364,10 @@ fn find(folder: &Path, below: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> 
                 return Err(too_much(&path, format!("folders are nested more than {DEEPEST} deep")));
             }
             find(folder, &path, depth + 1, paths)?;
-        } else if has_ending(&path, "md") || has_ending(&path, "jinja") {
+        } else if (has_ending(&path, "md") || has_ending(&path, "jinja"))
+            // Opening a pipe would wait for somebody to write.
+            && fs::metadata(folder.join(&path)).is_ok_and(|found| found.is_file())
+        {
             if paths.len() >= MOST_FILES {
                 return Err(too_much(&path, format!("there are more than {MOST_FILES} files")));
             }

@@ -213,7 +213,8 @@ impl Endpoint {
         })?;
         if read + piece.as_ref().map_or(0, |piece| piece.len()) > self.max_body_bytes {
             return Err(Failure::new(format!(
-                "the answer is longer than {} bytes: is this the right server? `with_max_body_bytes` allows more",
+                "the answer is longer than {} bytes: is this the right server? For a model, `with_max_body_bytes` allows more; for an embedder, a smaller \
+                 `with_batch` makes answers shorter",
                 self.max_body_bytes
             )));
         }

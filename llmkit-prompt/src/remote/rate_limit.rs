@@ -85,6 +85,12 @@ pub(super) struct Pass {
 
 impl Limiter {
     pub(super) fn new(limit: RateLimit) -> Self {
+        // None at all would let nothing through, ever.
+        let limit = RateLimit {
+            requests_per_minute: limit.requests_per_minute.map(|most| most.max(1)),
+            tokens_per_minute: limit.tokens_per_minute.map(|most| most.max(1)),
+            concurrent: limit.concurrent.map(|most| most.max(1)),
+        };
         Self {
             limit,
             turnstile: Arc::new(Semaphore::new(1)),

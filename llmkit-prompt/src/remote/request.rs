@@ -97,6 +97,10 @@ fn messages(provider: Provider, messages: &[Message]) -> Value {
                 let id = call.id.clone().unwrap_or_else(|| format!("call_{index}_{number}"));
                 open.push((&call.name, id.clone()));
                 let arguments = match &call.arguments {
+                    // Servers refuse a conversation with arguments that are no JSON object, even if a model wrote them.
+                    Value::String(text) if serde_json::from_str::<Map<String, Value>>(text).is_err() => {
+                        json!({ "unreadable": text }).to_string()
+                    }
                     Value::String(text) => text.clone(),
                     Value::Null => "{}".to_owned(),
                     arguments => arguments.to_string(),
@@ -191,6 +195,22 @@ mod tests {
         assert!(body(Provider::OpenAi, &request).get("tool_choice").is_none());
         request.response_format = ResponseFormat::Json;
         assert_eq!(body(Provider::DeepSeek, &request)["response_format"], json!({"type": "json_object"}));
+    }
+
+    #[test]
+    fn arguments_that_are_no_object_are_sent_within_one() {
+        let call = |arguments: &str| ToolCall {
+            id: Some("1".to_owned()),
+            name: "add".to_owned(),
+            arguments: Value::from(arguments),
+        };
+        let calls = vec![call("{\"a\": 1"), call("{\"a\": 1}"), call("[1]")];
+        let request = ChatRequest::new(vec![Message::assistant("").with_tool_calls(calls)]);
+        let sent = body(Provider::Vllm, &request);
+        let sent: Vec<&str> = (0..3)
+            .map(|call| sent["messages"][0]["tool_calls"][call]["function"]["arguments"].as_str().unwrap())
+            .collect();
+        assert_eq!(sent, [r#"{"unreadable":"{\"a\": 1"}"#, r#"{"a": 1}"#, r#"{"unreadable":"[1]"}"#]);
     }
 
     #[test]

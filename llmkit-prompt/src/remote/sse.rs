@@ -42,6 +42,9 @@ pub(super) struct Parser {
 impl Parser {
     /// Reads the next piece and adds the events that it completes to `events`.
     pub(super) fn push(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), Broken> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let mut rest = bytes;
         if mem::take(&mut self.after_cr) && rest.first() == Some(&b'\n') {
             rest = &rest[1..];

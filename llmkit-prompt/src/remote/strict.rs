@@ -39,13 +39,27 @@ fn tighten(schema: &mut Value, depth: usize) -> Option<()> {
         schema.insert("additionalProperties".to_owned(), false.into());
         schema.insert("required".to_owned(), names.into());
     }
+    // Strict schemas know `anyOf` only. What is exactly one of several tagged forms is any of them too.
+    if let Some(forms) = schema.remove("oneOf") {
+        if schema.contains_key("anyOf") {
+            return None;
+        }
+        schema.insert("anyOf".to_owned(), forms);
+    }
+    let unknown = ["allOf", "not", "prefixItems", "if", "then", "else", "dependentSchemas"];
+    if unknown.iter().any(|name| schema.contains_key(*name)) {
+        return None;
+    }
+    if schema.contains_key("$ref") {
+        schema.retain(|name, _| matches!(name.as_str(), "$ref" | "$defs" | "definitions"));
+    }
     for (name, value) in schema.iter_mut() {
         match (name.as_str(), value) {
             ("properties" | "$defs" | "definitions", Value::Object(schemas)) => {
                 schemas.values_mut().try_for_each(|schema| tighten(schema, depth + 1))?;
             }
-            ("items" | "not", schema) => tighten(schema, depth + 1)?,
-            ("anyOf" | "oneOf" | "allOf" | "prefixItems", Value::Array(schemas)) => {
+            ("items", schema) => tighten(schema, depth + 1)?,
+            ("anyOf", Value::Array(schemas)) => {
                 schemas.iter_mut().try_for_each(|schema| tighten(schema, depth + 1))?;
             }
             _ => {}
@@ -104,6 +118,23 @@ mod tests {
     }
 
     #[test]
+    fn one_of_several_forms_becomes_any_of_them() {
+        let kinds = json!([{"type": "string", "const": "a"}, {"type": "string", "const": "b"}]);
+        let schema =
+            json!({"type": "object", "properties": {"kind": {"oneOf": kinds}}, "required": ["kind"]});
+        let strict = strict_schema(&schema).unwrap();
+        assert_eq!(strict["properties"]["kind"], json!({"anyOf": kinds}));
+        let beside = json!({"$ref": "#/$defs/Kind", "description": "Which."});
+        let schema = json!({
+            "type": "object",
+            "properties": {"kind": beside},
+            "required": ["kind"],
+            "$defs": {"Kind": {"type": "string"}},
+        });
+        assert_eq!(strict_schema(&schema).unwrap()["properties"]["kind"], json!({"$ref": "#/$defs/Kind"}));
+    }
+
+    #[test]
     fn what_would_change_its_meaning_is_left_alone() {
         let object = |properties: Value, required: Value| json!({"type": "object", "properties": properties, "required": required});
         for schema in [
@@ -112,6 +143,7 @@ mod tests {
             object(json!({"a": {"type": "string"}}), json!([])),
             object(json!({"a": true}), json!(["a"])),
             object(json!({"a": {"type": "object"}}), json!(["a"])),
+            object(json!({"a": {"allOf": [{"type": "string"}]}}), json!(["a"])),
         ] {
             assert_eq!(strict_schema(&schema), None, "{schema}");
         }

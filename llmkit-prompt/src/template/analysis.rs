@@ -19,6 +19,8 @@ use crate::{Error, Result, VariableProblem};
 const DEEPEST: usize = 16;
 /// How many tags all includes together may come to, as often as they are included.
 const MOST_TAGS: usize = 200_000;
+/// How many different names a template and what it includes may have. What each output shows is a set of them.
+const MOST_NAMES: usize = 1_000;
 /// After so many rounds without an end everything is taken to depend on everything.
 const ROUNDS: usize = 8;
 
@@ -74,6 +76,13 @@ pub(crate) fn analyse(
     for (name, text) in roots {
         let mut walk = Walk::new(partials, globals, schema);
         walk.until_stable(name, text)?;
+        if walk.names.len() > MOST_NAMES {
+            return Err(Error::ManyNames {
+                template: name.to_owned(),
+                found: walk.names.len(),
+                allowed: MOST_NAMES,
+            });
+        }
         walk.into_analysis(&mut analysis, &mut sets);
     }
     // A list in a list in a list takes one statement a level.

@@ -209,12 +209,38 @@ struct Wrapped<T> {
 }
 
 fn wrap(schema: &Value) -> Value {
-    json!({
+    let mut inner = schema.clone();
+    // What the schema refers to is found from the outermost object.
+    let definitions = inner.as_object_mut().and_then(|inner| inner.remove("$defs"));
+    point_inwards(&mut inner);
+    let mut outer = json!({
         "type": "object",
-        "properties": { WRAPPER: schema },
+        "properties": { WRAPPER: inner },
         "required": [WRAPPER],
         "additionalProperties": false,
-    })
+    });
+    if let Some(mut definitions) = definitions {
+        point_inwards(&mut definitions);
+        outer["$defs"] = definitions;
+    }
+    outer
+}
+
+/// Lets a reference to the whole mean what is wrapped. Schemas are as deep as the program's types.
+fn point_inwards(schema: &mut Value) {
+    match schema {
+        Value::Object(entries) => {
+            for (name, value) in entries {
+                if name == "$ref" && value == "#" {
+                    *value = format!("#/properties/{WRAPPER}").into();
+                } else {
+                    point_inwards(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(point_inwards),
+        _ => {}
+    }
 }
 
 fn outcome<R, T>(read: Repaired<R>, value: impl FnOnce(R) -> T) -> Read<T> {

@@ -79,15 +79,27 @@ pub(super) fn requests(
     Ok(requests)
 }
 
+/// The number behind the last line's `Score:` or `Choice:`; without one, the number that the reply comes to.
+fn rating(reply: &str) -> Option<f64> {
+    let marked = reply.lines().rev().find_map(|line| {
+        let line = line.to_lowercase();
+        let at = line.rfind("score").or_else(|| line.rfind("choice"))?;
+        let (_, behind) = line[at..].split_once([':', '：'])?;
+        let digits = behind.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let end = digits.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(digits.len());
+        digits[..end].trim_end_matches('.').parse().ok()
+    });
+    marked.or_else(|| Extract::Number.answer(reply)?.parse().ok())
+}
+
 /// The candidates' values by the replies to those requests, in their order. A reply without a usable number counts as the worst, or as no
 /// vote, and is noted.
 pub(super) fn read(evaluate: Evaluate, run: &Run<'_>, candidates: usize, replies: &[String]) -> Vec<f64> {
-    let number = |reply: &str| Extract::Number.answer(reply).and_then(|number| number.parse::<f64>().ok());
     match evaluate {
         Evaluate::Value { samples } => replies
             .chunks(samples)
             .map(|scores| {
-                let score = |reply: &String| match number(reply).filter(|score| (0.0..=10.0).contains(score))
+                let score = |reply: &String| match rating(reply).filter(|score| (0.0..=10.0).contains(score))
                 {
                     Some(score) => score / 10.0,
                     None => {
@@ -103,7 +115,7 @@ pub(super) fn read(evaluate: Evaluate, run: &Run<'_>, candidates: usize, replies
             let mut counts = vec![0_usize; candidates];
             for reply in replies {
                 let choice =
-                    number(reply).and_then(|choice| (1..=candidates).find(|place| *place as f64 == choice));
+                    rating(reply).and_then(|choice| (1..=candidates).find(|place| *place as f64 == choice));
                 match choice {
                     Some(place) => counts[place - 1] += 1,
                     None => run.note(format!("a vote for none of the {candidates} choices is not counted")),
@@ -111,5 +123,19 @@ pub(super) fn read(evaluate: Evaluate, run: &Run<'_>, candidates: usize, replies
             }
             counts.into_iter().map(|count| count as f64 / votes as f64).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rating_is_what_the_last_line_says() {
+        assert_eq!(rating("The result is 24, as needed.\nScore: 9"), Some(9.0));
+        assert_eq!(rating("Step 3 is right.\n**Score:** 8/10"), Some(8.0));
+        assert_eq!(rating("In choice 2 the answer is 1.\nBest choice: 2."), Some(2.0));
+        assert_eq!(rating("7"), Some(7.0));
+        assert_eq!(rating("Good."), None);
     }
 }
