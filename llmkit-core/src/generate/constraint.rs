@@ -3,7 +3,7 @@ use crate::Result;
 /// Holds an answer to a form while it is written, token by token.
 ///
 /// [`generate_constrained`](super::generate_constrained) calls [`mask`](Self::mask) before each choice and [`accept`](Self::accept) after it.
-/// [`GrammarCompiler`](super::GrammarCompiler) (feature `constrained`) makes constraints of JSON schemas, regular expressions and grammars; a
+/// `GrammarCompiler` (feature `constrained`) makes constraints of JSON schemas, regular expressions and grammars; a
 /// form of your own needs the three methods.
 ///
 /// ```

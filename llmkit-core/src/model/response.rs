@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Message, Result};
 
-/// The events of an answer, as [`LanguageModel::chat_stream`] gives them.
+/// The events of an answer, as [`LanguageModel::chat_stream`](crate::LanguageModel::chat_stream) gives them.
 pub type ChatStream = Pin<Box<dyn Stream<Item = Result<ChatEvent>> + Send>>;
 
 /// A part of an answer.

@@ -9,7 +9,7 @@ use crate::{ChatPrompt, Message, Result, Role, Run, builtin};
 ///
 /// Wei et al. 2022, "Chain-of-Thought Prompting Elicits Reasoning in Large Language Models" (eight examples there). Each
 /// [`WorkedExample`] becomes a turn of the user and one of the model. Examples chosen for the question, as
-/// [`FewShot`](crate::FewShot) does, come as messages: [`from_messages`](Self::from_messages).
+/// [`FewShot`](crate::few_shot::FewShot) does, come as messages: [`from_messages`](Self::from_messages).
 ///
 /// Prompts: `reasoning/few_shot_cot_example` for each example, `reasoning/few_shot_cot` for the question.
 ///
