@@ -22,7 +22,7 @@ const STACK: usize = if cfg!(target_pointer_width = "64") { 256 << 20 } else { 3
 
 /// Makes constraints for the tokens of one tokenizer, whose vocabulary it has prepared: build it once and share it (clones do).
 ///
-/// Build it once a tokenizer and share it: building looks at every token, compiling a grammar does not. See [`Grammar`] for an example.
+/// Building looks at every token, compiling a grammar does not. See [`Grammar`] for an example.
 #[derive(Clone)]
 pub struct GrammarCompiler {
     factory: Arc<ParserFactory>,
